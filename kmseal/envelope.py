@@ -8,8 +8,8 @@ of the document. Everything here raises: there is no function that answers wheth
 import base64
 import binascii
 import hashlib
-import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +31,9 @@ _TAG_BYTES: Final = 16
 _OVERHEAD: Final = _CHECK_BYTES + _NONCE_BYTES + _TAG_BYTES
 _DATA_KEY_ID: Final = re.compile(r"[a-z0-9]{4,16}", re.ASCII)
 _VALUE_NAME: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}", re.ASCII)
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*", re.ASCII)
+_OBJECT_NAME_MAX: Final = 253
 
 DataKeyId = NewType("DataKeyId", str)
 Entropy = Callable[[int], bytes]
@@ -54,7 +57,14 @@ class Place:
 
     @classmethod
     def of(cls, scope: Scope, namespace: str, name: str) -> "Place":
-        """The place of the object ``namespace/name`` under ``scope``."""
+        """The place of the object ``namespace/name`` under ``scope``.
+
+        Raises Malformed with the reason ObjectName: an empty name would bind to less than the scope says.
+        """
+        if scope is not Scope.CLUSTER:
+            require_namespace(namespace)
+        if scope is Scope.STRICT:
+            require_object_name(name)
         return cls(
             scope,
             "" if scope is Scope.CLUSTER else namespace,
@@ -64,19 +74,19 @@ class Place:
     @classmethod
     def parse_sealed_for(cls, text: str) -> "Place":
         """Reads ``sealedFor`` (B4). Raises Malformed with the reason SealedFor."""
-        namespace, slash, name = text.partition("/")
-        if not slash or not namespace or not name or "/" in name or (namespace == "*" and name != "*"):
-            raise Malformed(
-                "must be <namespace>/<name>, <namespace>/* or */*",
-                field="sealedFor",
-                reason="SealedFor",
-                remedy="restore the line from Git, or seal again",
-            )
-        if namespace == "*":
+        namespace, _, name = text.partition("/")
+        if text == "*/*":
             return cls(Scope.CLUSTER, "", "")
-        if name == "*":
+        if _is_namespace(namespace) and name == "*":
             return cls(Scope.NAMESPACE, namespace, "")
-        return cls(Scope.STRICT, namespace, name)
+        if _is_namespace(namespace) and _is_object_name(name):
+            return cls(Scope.STRICT, namespace, name)
+        raise Malformed(
+            "must be <namespace>/<name>, <namespace>/* or */*",
+            field="sealedFor",
+            reason="SealedFor",
+            remedy="restore the line from Git, or seal again",
+        )
 
     @property
     def sealed_for(self) -> str:
@@ -189,7 +199,7 @@ def encrypt_value(
     value_name: str,
     value: Redacted,
     *,
-    entropy: Entropy = os.urandom,
+    entropy: Entropy = secrets.token_bytes,
 ) -> EncryptedValue:
     """Encrypts one value under a data key, bound to its place and name.
 
@@ -247,6 +257,30 @@ def require_value_name(name: str) -> str:
     return name
 
 
+def require_namespace(text: str) -> str:
+    """Refuses what cannot be the name of a namespace (B1)."""
+    if not _is_namespace(text):
+        raise Malformed(
+            "cannot be the name of a namespace",
+            field="namespace",
+            reason="ObjectName",
+            remedy="use lower-case letters, digits and '-', at most 63, with a letter or digit at both ends",
+        )
+    return text
+
+
+def require_object_name(text: str) -> str:
+    """Refuses what cannot be the name of an EncryptedSecret or a Secret (B1)."""
+    if not _is_object_name(text):
+        raise Malformed(
+            "cannot be the name of a Secret",
+            field="name",
+            reason="ObjectName",
+            remedy="use lower-case letters, digits, '-' and '.', at most 253, with a letter or digit at both ends",
+        )
+    return text
+
+
 def require_data_key_id(text: str) -> DataKeyId:
     """Refuses an id of the wrong form (V3)."""
     if not _DATA_KEY_ID.fullmatch(text):
@@ -259,7 +293,7 @@ def require_data_key_id(text: str) -> DataKeyId:
     return DataKeyId(text)
 
 
-def new_data_key_id(*, entropy: Entropy = os.urandom) -> DataKeyId:
+def new_data_key_id(*, entropy: Entropy = secrets.token_bytes) -> DataKeyId:
     """A fresh random id of 8 characters (K2)."""
     return DataKeyId(base64.b32encode(entropy(5)).decode().lower())
 
@@ -292,18 +326,36 @@ def decode_base64(text: str) -> bytes:
 
 
 def shorten(text: str, limit: int = 60) -> str:
-    """Quotes text of unknown origin for an error message: names only, never values."""
-    return f'"{text}"' if len(text) <= limit else f'"{text[:limit]}…"'
+    """Quotes text of unknown origin for an error message: names only, never values.
+
+    What would break the line, reorder it or drive a terminal is shown as an escape.
+    """
+    shown = text[:limit].replace("\\", "\\\\").replace('"', '\\"')
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return f'"{shown}"' if len(text) <= limit else f'"{shown}…"'
 
 
-def _cipher(data_key: Redacted) -> AESGCM:
+def require_data_key(data_key: Redacted) -> Redacted:
+    """Refuses an unwrapped data key that is not one (K8)."""
     if len(data_key) != DATA_KEY_BYTES:
         raise Malformed(
             f"the data key is {len(data_key)} bytes long instead of {DATA_KEY_BYTES}",
             reason="DataKeyLength",
             remedy="it was not wrapped by kmseal: seal again",
         )
-    return AESGCM(data_key.reveal())
+    return data_key
+
+
+def _cipher(data_key: Redacted) -> AESGCM:
+    return AESGCM(require_data_key(data_key).reveal())
+
+
+def _is_namespace(text: str) -> bool:
+    return _NAMESPACE.fullmatch(text) is not None
+
+
+def _is_object_name(text: str) -> bool:
+    return len(text) <= _OBJECT_NAME_MAX and _OBJECT_NAME.fullmatch(text) is not None
 
 
 def _check(associated: bytes) -> bytes:

@@ -7,7 +7,7 @@ Parsing does not look inside the payloads of values beyond their form; opening i
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -17,17 +17,40 @@ from kmseal.envelope import (
     Place,
     Scope,
     decode_base64,
+    decrypt_value,
     encode_base64,
+    require_data_key,
     require_data_key_id,
+    require_namespace,
+    require_object_name,
     require_total_size,
-    require_value_name,
-    shorten,
 )
-from kmseal.errors import KmsealError, Malformed, WrongBinding
+from kmseal.errors import KmsealError, Malformed, Unauthentic, WrongBinding
+from kmseal.redacted import Redacted
 from kmseal.structure import Fields, choice, member_path
+from kmseal.target import API_GROUP, CreationPolicy, DeletionPolicy, Target, require_named
 
-API_GROUP: Final = "kmseal.dev"
-API_VERSION: Final = "kmseal.dev/v1alpha1"
+__all__ = [
+    "API_GROUP",
+    "API_VERSION",
+    "DATA_KEYS_MAX",
+    "KIND",
+    "PLURAL",
+    "VALUES_MAX",
+    "WRAPPED_BYTES_MAX",
+    "WRAPPINGS_MAX",
+    "Algorithm",
+    "CreationPolicy",
+    "DataKey",
+    "DeletionPolicy",
+    "Delivery",
+    "EncryptedSecret",
+    "Target",
+    "Wrapping",
+    "require_key_id",
+]
+
+API_VERSION: Final = f"{API_GROUP}/v1alpha1"
 KIND: Final = "EncryptedSecret"
 PLURAL: Final = "encryptedsecrets"
 
@@ -48,24 +71,6 @@ class Algorithm(StrEnum):
     KMS_SYMMETRIC = "KMS_SYMMETRIC"
     RSAES_OAEP_SHA_256 = "RSAES_OAEP_SHA_256"
     LOCAL_AES_256_GCM = "LOCAL_AES_256_GCM"
-
-
-class CreationPolicy(StrEnum):
-    """What the operator may do with a Secret of the target's name."""
-
-    OWNER = "Owner"
-    """Create it and own it; never touch one that somebody else made."""
-    MERGE = "Merge"
-    """Add the values to a Secret that somebody else makes."""
-    ADOPT = "Adopt"
-    """Take over one that somebody else made, then own it."""
-
-
-class DeletionPolicy(StrEnum):
-    """What becomes of the target when the EncryptedSecret is deleted."""
-
-    DELETE = "Delete"
-    RETAIN = "Retain"
 
 
 class Delivery(StrEnum):
@@ -153,7 +158,9 @@ class DataKey:
             except Malformed as error:
                 raise _located(error, fields.path("sealedFor")) from None
             where = fields.path("wrappings")
-            wrappings = tuple(Wrapping.parse(item, item_path) for item_path, item in fields.items("wrappings"))
+            wrappings = tuple(
+                Wrapping.parse(item, item_path) for item_path, item in fields.items("wrappings", required=True)
+            )
             if not 1 <= len(wrappings) <= WRAPPINGS_MAX:
                 raise Malformed(
                     f"has {len(wrappings)} items; 1 to {WRAPPINGS_MAX} are possible",
@@ -171,59 +178,6 @@ class DataKey:
             "sealedFor": self.sealed_for.sealed_for,
             "wrappings": [wrapping.to_dict() for wrapping in self.wrappings],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The native Secret that an EncryptedSecret becomes."""
-
-    name: str
-    type: str = "Opaque"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    immutable: bool = False
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Templates by name; when there are any, they alone are the Secret's data."""
-    creation_policy: CreationPolicy = CreationPolicy.OWNER
-    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
-
-    @classmethod
-    def parse(cls, fields: Fields, object_name: str) -> "Target":
-        """Reads ``spec.target``; an absent one has all defaults."""
-        with fields:
-            labels, annotations = fields.texts("labels"), fields.texts("annotations")
-            for kind, names in (("labels", labels), ("annotations", annotations)):
-                for name in names:
-                    if name.partition("/")[0].endswith(API_GROUP) and "/" in name:
-                        raise Malformed(
-                            f"names under {API_GROUP}/ belong to the operator",
-                            reason="ReservedName",
-                            field=member_path(fields.path(kind), name),
-                            remedy="choose another name",
-                        )
-            data = fields.texts("data")
-            for name in data:
-                _named(name, fields.path("data"))
-            return cls(
-                name=fields.text("name", object_name),
-                type=fields.text("type", "Opaque"),
-                labels=labels,
-                annotations=annotations,
-                immutable=fields.flag("immutable"),
-                data=data,
-                creation_policy=choice(
-                    fields.text("creationPolicy", "Owner"),
-                    CreationPolicy,
-                    fields.path("creationPolicy"),
-                    "CreationPolicy",
-                ),
-                deletion_policy=choice(
-                    fields.text("deletionPolicy", "Delete"),
-                    DeletionPolicy,
-                    fields.path("deletionPolicy"),
-                    "DeletionPolicy",
-                ),
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +209,17 @@ class EncryptedSecret:
             metadata = fields.fields("metadata")
             name = metadata.text("name")
             place_namespace = metadata.text("namespace", namespace)
+            for require, text, member in (
+                (require_object_name, name, "name"),
+                (require_namespace, place_namespace, "namespace"),
+            ):
+                try:
+                    require(text)
+                except Malformed as error:
+                    raise _located(error, metadata.path(member)) from None
             with fields.fields("spec") as spec:
                 scope: Scope = choice(spec.text("scope", "Strict"), Scope, spec.path("scope"), "Scope")
-                data_keys = tuple(DataKey.parse(item, path) for path, item in spec.items("dataKeys"))
+                data_keys = tuple(DataKey.parse(item, path) for path, item in spec.items("dataKeys", required=True))
                 if not 1 <= len(data_keys) <= DATA_KEYS_MAX:
                     raise Malformed(
                         f"has {len(data_keys)} items; 1 to {DATA_KEYS_MAX} are possible",
@@ -267,7 +229,7 @@ class EncryptedSecret:
                     )
                 ids = [data_key.id for data_key in data_keys]
                 _require_unique(ids, spec.path("dataKeys"), "id", "DuplicateDataKey")
-                values = _parse_values(spec.texts("encryptedData"), spec.path("encryptedData"), set(ids))
+                values = _parse_values(spec.texts("encryptedData", required=True), spec.path("encryptedData"), set(ids))
                 return cls(
                     namespace=place_namespace,
                     name=name,
@@ -304,12 +266,34 @@ class EncryptedSecret:
             except WrongBinding as error:
                 raise _located(error, member_path("spec.encryptedData", name)) from None
 
+    def decrypt(self, data_keys: Mapping[DataKeyId, Redacted]) -> dict[str, Redacted]:
+        """Opens all values of the object or none (O3), with the unwrapped data keys by id.
+
+        ``data_keys`` must hold all of ``used_data_keys``. Raises WrongBinding (as ``require_place``), Malformed
+        (DataKeyLength) or Unauthentic (ValueAltered), each with the path of the data key or the value.
+        """
+        self.require_place()
+        place = self.place
+        for index, data_key in enumerate(self.data_keys):
+            if data_key.id in data_keys:
+                try:
+                    require_data_key(data_keys[data_key.id])
+                except Malformed as error:
+                    raise _located(error, f"spec.dataKeys[{index}]") from None
+        opened = {}
+        for name, value in self.values.items():
+            try:
+                opened[name] = decrypt_value(data_keys[value.data_key_id], place, name, value)
+            except (WrongBinding, Unauthentic) as error:
+                raise _located(error, member_path("spec.encryptedData", name)) from None
+        return opened
+
 
 def require_key_id(text: str, path: str) -> str:
     """Refuses what is not the id of a key (K4)."""
     if not (_KMS_KEY.fullmatch(text) or _LOCAL_KEY.fullmatch(text)):
         raise Malformed(
-            f"{shorten(text)} is not the id of a key",
+            "is not the id of a key",
             field=path,
             reason="KeyId",
             remedy="write acs:kms:<region>:<account>:key/<id>, or local:<name>; an alias is not possible here",
@@ -328,14 +312,14 @@ def _require_kind(fields: Fields) -> None:
         )
     if kind != KIND:
         raise Malformed(
-            f"{shorten(kind)} is not {KIND}",
+            f"is not {KIND}",
             field="kind",
             reason="WrongKind",
             remedy="pass an EncryptedSecret manifest",
         )
     if version != API_VERSION:
         raise Malformed(
-            f"{shorten(version)} is not {API_VERSION}",
+            f"is not {API_VERSION}",
             field="apiVersion",
             reason="UnknownVersion",
             remedy="a newer kmseal may know it: upgrade, or correct the version",
@@ -352,7 +336,7 @@ def _parse_values(lines: Mapping[str, str], path: str, ids: set[DataKeyId]) -> d
         )
     values = {}
     for name, line in lines.items():
-        where = _named(name, path)
+        where = require_named(name, path)
         try:
             value = EncryptedValue.parse(line)
         except Malformed as error:
@@ -370,15 +354,6 @@ def _parse_values(lines: Mapping[str, str], path: str, ids: set[DataKeyId]) -> d
     except Malformed as error:
         raise _located(error, path) from None
     return values
-
-
-def _named(name: str, path: str) -> str:
-    where = member_path(path, name)
-    try:
-        require_value_name(name)
-    except Malformed as error:
-        raise _located(error, path) from None
-    return where
 
 
 def _require_unique(items: list[Any], path: str, what: str, reason: str) -> None:

@@ -11,14 +11,14 @@ from typing import Any, Self
 from kmseal.envelope import shorten
 from kmseal.errors import KmsealError, Malformed
 
-_PLAIN_MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
+_PLAIN_MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,252}", re.ASCII)
 
 
 def member_path(path: str, name: str) -> str:
-    """``path.name``, or ``path["na.me"]`` where the name has a full stop."""
+    """``path.name``, or ``path["na.me"]`` where the name is not a plain word."""
     if _PLAIN_MEMBER.fullmatch(name):
         return f"{path}.{name}" if path else name
-    return f'{path}["{name}"]'
+    return f"{path}[{shorten(name, 253)}]"
 
 
 class Fields:
@@ -62,6 +62,10 @@ class Fields:
         """Accepts members that somebody else reads."""
         self._seen.update(names)
 
+    def has(self, name: str) -> bool:
+        """Whether a member is there, of whatever type."""
+        return self._take(name) is not None
+
     def text(self, name: str, default: str | None = None) -> str:
         """A string; required when there is no default. An explicit null counts as missing."""
         value = self._take(name)
@@ -91,19 +95,23 @@ class Fields:
             raise _wrong_type(self.path(name), "a number", value)
         return value
 
-    def items(self, name: str) -> list[tuple[str, Any]]:
-        """The items of a list, each with its path; an absent list is empty."""
+    def items(self, name: str, *, required: bool = False) -> list[tuple[str, Any]]:
+        """The items of a list, each with its path; an absent list is empty, unless it is required."""
         value = self._take(name)
         if value is None:
+            if required:
+                raise self._missing(name)
             return []
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise _wrong_type(self.path(name), "a list", value)
         return [(f"{self.path(name)}[{index}]", item) for index, item in enumerate(value)]
 
-    def texts(self, name: str) -> dict[str, str]:
-        """An object of strings; an absent one is empty."""
+    def texts(self, name: str, *, required: bool = False) -> dict[str, str]:
+        """An object of strings; an absent one is empty, unless it is required."""
         value = self._take(name)
         if value is None:
+            if required:
+                raise self._missing(name)
             return {}
         with Fields(value, self.path(name)) as fields:
             return {member: fields.text(member) for member in value}
@@ -132,7 +140,7 @@ def choice(text: str, options: type[Any], path: str, reason: str) -> Any:
     except ValueError:
         known = ", ".join(option.value for option in options)
         raise Malformed(
-            f"{shorten(text)} is not one of {known}", field=path, reason=reason, remedy="correct the word; case matters"
+            f"is not one of {known}", field=path, reason=reason, remedy="correct the word; case matters"
         ) from None
 
 

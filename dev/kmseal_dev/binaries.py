@@ -50,16 +50,16 @@ class Binaries:
 
 
 def find_binaries() -> Binaries:
-    """Returns the programs, compiling them first where needed (progress on standard error); raises ControlPlaneError."""
+    """Returns the programs, compiling them first where needed; raises ControlPlaneError."""
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         return _from_assets(Path(assets))
     source = _read_source()
     cache = cache_folder()
     folder = cache / source.folder_name
     if not folder.exists():
+        ticker = Ticker()
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            ticker = Ticker()
             with _locked(cache / "lock", ticker):
                 # Another process may have finished the same build while this one waited for the lock.
                 if not folder.exists():
@@ -68,6 +68,8 @@ def find_binaries() -> Binaries:
             raise ControlPlaneError(
                 f"cannot write the cache folder {cache}: {error}. Make room or set XDG_CACHE_HOME to another folder."
             ) from error
+        finally:
+            ticker.close()
     return Binaries(folder)
 
 
@@ -147,10 +149,26 @@ def _locked(path: Path, ticker: Ticker) -> Iterator[None]:
 
 def _build(source: _Source, folder: Path, ticker: Ticker) -> None:
     go = find_go(source.go, folder.parent, ticker)
+    total = _count_packages(go, ticker)
     staging = folder.with_name(folder.name + ".partial")
+    # Whatever an earlier build left that was killed: the lock says that it is not running any more.
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    total = _count_packages(go, ticker)
+    try:
+        _compile(source, go, staging, total, ticker)
+        for name in PROGRAMS:
+            (staging / name).symlink_to("controlplane")
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    ticker.show(f"control plane {source.kubernetes} is in {folder}", final=True)
+
+
+def _compile(source: _Source, go: Path, folder: Path, total: int, ticker: Ticker) -> None:
+    """Leaves one file, ``controlplane``, in ``folder``."""
+    scratch = folder / "tmp"
+    scratch.mkdir()
     compiled = 0
 
     def describe(lines: list[str]) -> str:
@@ -161,18 +179,16 @@ def _build(source: _Source, folder: Path, ticker: Ticker) -> None:
         return f"compiling Kubernetes {source.kubernetes}, {compiled} of at most {total} packages, minutes when cold"
 
     outcome = run_shown(
-        [str(go), "build", "-v", *source.flags, "-o", str(staging / "controlplane"), "."],
+        [str(go), "build", "-v", *source.flags, "-o", str(folder / "controlplane"), "."],
         ticker=ticker,
         describe=describe,
         cwd=SOURCE,
-        env=go_environment(),
+        # Go leaves its temporary folder behind when it is interrupted: in here it goes with the rest.
+        env={**go_environment(), "GOTMPDIR": str(scratch)},
     )
     if outcome.code != 0:
         raise _failed("compiling the control plane", outcome.code, outcome.last_lines)
-    for name in PROGRAMS:
-        (staging / name).symlink_to("controlplane")
-    staging.rename(folder)
-    ticker.show(f"control plane {source.kubernetes} is in {folder}", final=True)
+    shutil.rmtree(scratch)
 
 
 def _count_packages(go: Path, ticker: Ticker) -> int:
@@ -184,7 +200,9 @@ def _count_packages(go: Path, ticker: Ticker) -> int:
         downloads += sum(1 for line in lines if line.startswith("go: downloading"))
         return f"downloading Go modules, {downloads} so far" if downloads else "listing Go packages"
 
-    outcome = run_shown([str(go), "list", "-deps", "."], ticker=ticker, describe=describe, cwd=SOURCE, env=go_environment())
+    outcome = run_shown(
+        [str(go), "list", "-deps", "."], ticker=ticker, describe=describe, cwd=SOURCE, env=go_environment()
+    )
     if outcome.code != 0:
         raise _failed("reading or downloading the Go modules of dev/controlplane", outcome.code, outcome.last_lines)
     return len(outcome.output.splitlines())

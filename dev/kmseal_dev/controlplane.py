@@ -2,14 +2,14 @@
 
 The integration tests share one by a fixture; benches and the demo start their own; ``python -m
 kmseal_dev.controlplane`` runs one in a terminal. RBAC is on and every request is audited. There is no controller
-manager, no scheduler and no kubelet: nothing collects garbage, a deleted namespace stays Terminating, no pod runs.
+manager, no scheduler and no kubelet: nothing collects garbage, a deleted namespace stays Terminating, no pod runs, and
+the aggregated roles (admin, edit, view) are empty: bind system:aggregate-to-view and its like instead.
 
 All calls block; from asynchronous code use ``asyncio.to_thread``. It must not be reachable from outside: etcd asks
 nobody who they are, and the folder holds a cluster-admin token.
 """
 
 import http.client
-import json
 import os
 import secrets
 import shutil
@@ -21,17 +21,17 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from kmseal_dev import audit
 from kmseal_dev.api import Answer, Api
+from kmseal_dev.audit import AuditLog
 from kmseal_dev.binaries import Binaries, find_binaries
-from kmseal_dev.certificates import Authority, signing_keys
+from kmseal_dev.certificates import Authority
 from kmseal_dev.errors import ControlPlaneError
+from kmseal_dev.layout import Layout
 from kmseal_dev.processes import Server, ServerGroup
 
-ADMIN = "kmseal-admin"
-# Ready takes under two seconds on an idle machine; the rest is for one that compiles at the same time.
+# Ready takes about two seconds on an idle machine; the rest is for one that compiles at the same time.
 START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 # Below the range from which Linux takes the local ports of outgoing connections: while the API server is stopped,
@@ -46,14 +46,12 @@ class ControlPlane:
         """``audited=False`` spares the API server a written line per request, for measurements."""
         self._binaries = binaries
         self._audited = audited
-        self._folder: Path | None = None
+        self._authority = Authority()
+        self._token = secrets.token_urlsafe(32)
+        self._layout: Layout | None = None
         self._group: ServerGroup | None = None
         self._etcd: Server | None = None
         self._apiserver: Server | None = None
-        self._authority = Authority()
-        self._token = secrets.token_urlsafe(32)
-        self._etcd_url = ""
-        self._port = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,24 +65,22 @@ class ControlPlane:
     @property
     def folder(self) -> Path:
         """Everything of this control plane: data, keys, logs, kubeconfigs. Exists while it is started."""
-        if self._folder is None:
-            raise ControlPlaneError("the control plane is not started: call start() or enter it with `with`")
-        return self._folder
+        return self._started.folder
 
     @property
     def server(self) -> str:
-        """The base URL of the API server; it stays the same across restarts."""
-        return f"https://127.0.0.1:{self._port}"
+        """The base URL of the API server; a restart of it does not change it."""
+        return self._started.server
 
     @property
     def ca_file(self) -> Path:
         """The certificate to check the API server's against, PEM."""
-        return self.folder / "ca.crt"
+        return self._started.ca_file
 
     @property
     def kubeconfig(self) -> Path:
         """A kubeconfig for cluster-admin, by bearer token."""
-        return self.folder / "admin.kubeconfig"
+        return self._started.admin_kubeconfig
 
     @property
     def token(self) -> str:
@@ -93,24 +89,23 @@ class ControlPlane:
 
     @property
     def programs(self) -> Binaries:
-        """The programs it runs, kubectl among them."""
+        """The programs it runs, kubectl among them; compiles them on first use where needed."""
         if self._binaries is None:
             self._binaries = find_binaries()
         return self._binaries
 
     def start(self) -> None:
-        """Starts everything and waits until it is ready; raises ControlPlaneError with the end of a log if it is not."""
-        if self._folder is not None:
+        """Starts everything and waits until it is ready; raises ControlPlaneError, with the end of a log."""
+        if self._layout is not None:
             raise ControlPlaneError("the control plane is started already: call stop() first, or make another one")
         programs = self.programs
-        self._folder = Path(tempfile.mkdtemp(prefix="kmseal-controlplane-"))
+        ports = _free_ports(3)
+        self._layout = layout = Layout(Path(tempfile.mkdtemp(prefix="kmseal-controlplane-")), *ports)
         try:
-            client_port, peer_port, self._port = _free_ports(3)
-            self._etcd_url = f"http://127.0.0.1:{client_port}"
-            self._write_files()
-            self._group = ServerGroup(self._folder)
-            self._etcd = self._group.start("etcd", self._etcd_command(programs, f"http://127.0.0.1:{peer_port}"))
-            self._wait_for(self._etcd, lambda: _accepts(client_port))
+            layout.write(self._authority, self._token)
+            self._group = ServerGroup(layout.folder)
+            self._etcd = self._group.start("etcd", layout.etcd_command(programs))
+            self._wait_for(self._etcd, lambda: _accepts(layout.etcd_port))
             self.start_apiserver()
         except BaseException:
             self.stop()
@@ -118,17 +113,19 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Ends the servers and removes the folder; does nothing when it is stopped."""
+        # There is nothing to save and nobody to say goodbye to: killing is quick, and clean enough.
         if self._group is not None:
             self._group.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._group = self._etcd = self._apiserver = self._folder = None
+        if self._layout is not None:
+            shutil.rmtree(self._layout.folder, ignore_errors=True)
+        self._group = self._etcd = self._apiserver = self._layout = None
 
     def start_apiserver(self) -> None:
         """Starts the API server, on the same port as before and over the same data, and waits until it is ready."""
         if self._group is None or self._apiserver is not None:
             raise ControlPlaneError("start_apiserver() needs a started control plane whose API server is stopped")
-        self._apiserver = self._group.start("kube-apiserver", self._apiserver_command(self.programs))
+        command = self._started.apiserver_command(self.programs, audited=self._audited)
+        self._apiserver = self._group.start("kube-apiserver", command)
         self._wait_for(self._apiserver, self._is_ready)
 
     def stop_apiserver(self) -> None:
@@ -144,28 +141,37 @@ class ControlPlane:
     def kubeconfig_for(self, user: str, groups: Iterable[str] = ()) -> Path:
         """A kubeconfig for any user in any groups, by client certificate. What the user may do, RBAC objects say.
 
-        For a ServiceAccount rather use its token: ``kubectl("create", "token", name, "-n", namespace)``.
+        The API server learns of a new role or binding through its own watch, milliseconds after it was created: poll.
+        For a ServiceAccount rather use its token: ``kubectl("create", "token", name, "--namespace", namespace)``.
         """
         pair = self._authority.client(user, groups)
-        credentials = {"client-certificate-data": _base64(pair.public), "client-key-data": _base64(pair.private)}
         path = self.folder / f"user-{secrets.token_hex(4)}.kubeconfig"
-        self._write_kubeconfig(path, user, credentials)
+        credentials = {
+            "client-certificate-data": b64encode(pair.public).decode(),
+            "client-key-data": b64encode(pair.private).decode(),
+        }
+        self._started.write_kubeconfig(path, user, credentials)
         return path
 
     def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
-        """Runs kubectl, as cluster-admin unless told otherwise, and returns what it prints; raises ControlPlaneError."""
+        """Runs kubectl, as cluster-admin by default, and returns what it prints; raises ControlPlaneError."""
         environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig or self.kubeconfig),
             "KUBECACHEDIR": str(self.folder / "kubectl-cache"),
+            # The preferences of whoever runs the tests must not change what they do.
+            "KUBERC": "off",
         }
         command = [str(self.programs.kubectl), *arguments]
         try:
-            done = subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                command, input=stdin, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
         except subprocess.TimeoutExpired:
-            raise ControlPlaneError(f"kubectl {arguments[0]} did not finish within a minute") from None
+            raise ControlPlaneError(f"kubectl {' '.join(arguments[:2])} did not finish within a minute") from None
         if done.returncode != 0:
-            raise ControlPlaneError(f"kubectl {' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip()}")
+            what = " ".join(arguments[:2])
+            raise ControlPlaneError(f"kubectl {what} failed with exit code {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def request(
@@ -179,14 +185,14 @@ class ControlPlane:
         timeout: float = 30.0,
     ) -> Answer:
         """Sends one request as cluster-admin (see ``Api.request``)."""
-        api = Api(self._port, self._token, str(self.ca_file))
+        api = Api(self._started.port, self._token, str(self.ca_file))
         return api.request(method, path, body, content_type=content_type, headers=headers, timeout=timeout)
 
-    def audit_log(self) -> audit.AuditLog:
+    def audit_log(self) -> AuditLog:
         """A reader of what is asked of the API server from now on."""
         if not self._audited:
-            raise ControlPlaneError("this control plane was made with audited=False")
-        return audit.AuditLog(self.folder / "audit.jsonl")
+            raise ControlPlaneError("this control plane was made with audited=False: it keeps no audit log")
+        return AuditLog(self._started.audit_log)
 
     def check_alive(self) -> None:
         """Raises ControlPlaneError when a server that should run has ended."""
@@ -194,76 +200,11 @@ class ControlPlane:
             if server is not None and (code := server.exit_code) is not None:
                 raise ControlPlaneError(f"{server.name} ended with code {code}; its log ends:\n{server.log_tail()}")
 
-    def _write_files(self) -> None:
-        serving = self._authority.serving("127.0.0.1", "localhost", "kubernetes.default.svc")
-        accounts = signing_keys()
-        contents = {
-            "ca.crt": self._authority.certificate,
-            "serving.crt": serving.public,
-            "serving.key": serving.private,
-            "accounts.pub": accounts.public,
-            "accounts.key": accounts.private,
-            "tokens.csv": f'{self._token},{ADMIN},{ADMIN},"system:masters"\n'.encode(),
-            "audit-policy.json": json.dumps(audit.POLICY).encode(),
-        }
-        for name, content in contents.items():
-            # The folder itself is open to its owner only (mkdtemp).
-            (self.folder / name).write_bytes(content)
-        self._write_kubeconfig(self.kubeconfig, ADMIN, {"token": self._token})
-
-    def _write_kubeconfig(self, path: Path, user: str, credentials: Mapping[str, str]) -> None:
-        cluster = {"server": self.server, "certificate-authority-data": _base64(self._authority.certificate)}
-        context = {"cluster": "kmseal-dev", "user": user, "namespace": "default"}
-        config: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "kmseal-dev", "cluster": cluster}],
-            "users": [{"name": user, "user": credentials}],
-            "contexts": [{"name": "kmseal-dev", "context": context}],
-            "current-context": "kmseal-dev",
-        }
-        # JSON is YAML, and the standard library writes no other.
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-    def _etcd_command(self, programs: Binaries, peer_url: str) -> list[str | Path]:
-        return [
-            programs.etcd,
-            f"--data-dir={self.folder / 'etcd'}",
-            f"--listen-client-urls={self._etcd_url}",
-            f"--advertise-client-urls={self._etcd_url}",
-            f"--listen-peer-urls={peer_url}",
-            f"--initial-advertise-peer-urls={peer_url}",
-            f"--initial-cluster=default={peer_url}",
-            # The data need not survive the machine, and a disk that is busy must not slow the tests.
-            "--unsafe-no-fsync",
-            "--log-level=error",
-        ]
-
-    def _apiserver_command(self, programs: Binaries) -> list[str | Path]:
-        folder = self.folder
-        auditing = audit.server_flags(folder / "audit-policy.json", folder / "audit.jsonl") if self._audited else []
-        return [
-            programs.apiserver,
-            "--bind-address=127.0.0.1",
-            f"--secure-port={self._port}",
-            f"--etcd-servers={self._etcd_url}",
-            # With any other it refuses to advertise a loopback address.
-            "--endpoint-reconciler-type=none",
-            f"--cert-dir={folder}",
-            f"--tls-cert-file={folder / 'serving.crt'}",
-            f"--tls-private-key-file={folder / 'serving.key'}",
-            f"--client-ca-file={folder / 'ca.crt'}",
-            f"--token-auth-file={folder / 'tokens.csv'}",
-            "--authorization-mode=RBAC",
-            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-            f"--service-account-key-file={folder / 'accounts.pub'}",
-            f"--service-account-signing-key-file={folder / 'accounts.key'}",
-            "--service-cluster-ip-range=10.96.0.0/16",
-            # Nothing creates the default ServiceAccounts, which this plugin would wait for before it admits a pod.
-            "--disable-admission-plugins=ServiceAccount",
-            "--allow-privileged=true",
-            *auditing,
-        ]
+    @property
+    def _started(self) -> Layout:
+        if self._layout is None:
+            raise ControlPlaneError("the control plane is not started: call start() or enter it with `with`")
+        return self._layout
 
     def _is_ready(self) -> bool:
         try:
@@ -277,7 +218,8 @@ class ControlPlane:
             self.check_alive()
             if time.monotonic() > deadline:
                 raise ControlPlaneError(
-                    f"{server.name} was not ready {START_SECONDS:.0f} s after its start; its log ends:\n{server.log_tail()}"
+                    f"{server.name} is not ready {START_SECONDS:.0f} s after its start; its log ends:\n"
+                    f"{server.log_tail()}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -306,10 +248,6 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ servers before their parent decides what to do. It must only ever signal process
 """
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,13 +38,6 @@ class Server:
         """Ends it at once and waits for that; does nothing when it has ended already."""
         self._process.kill()
         self._process.wait()
-
-    def freeze(self) -> None:
-        """Stops it without closing its connections: clients see a server that accepts and never answers."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
     def log_tail(self, lines: int = 25) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

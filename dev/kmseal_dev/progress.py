@@ -55,10 +55,17 @@ class Ticker:
             # A line that wraps could not be rewritten by a carriage return.
             line = line[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + line.ljust(self._width) + ("\n" if final else ""))
-            self._width = len(line)
+            self._width = 0 if final else len(line)
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+    def close(self) -> None:
+        """Ends the line that is being rewritten, so that what is printed next, an error perhaps, has its own."""
+        if self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._width = 0
 
 
 def run_shown(
@@ -104,18 +111,10 @@ def run_shown(
             readers[1].join()
             code = process.wait()
         except BaseException:
-            _interrupt(process)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return Outcome(code, "\n".join(output), list(last_lines))
-
-
-def _interrupt(process: "subprocess.Popen[str]") -> None:
-    """Ends the job's process group: by a signal at which Go removes its temporary files, by force if that fails."""
-    for chosen in (signal.SIGINT, signal.SIGKILL):
-        with suppress(subprocess.TimeoutExpired, ProcessLookupError):
-            os.killpg(process.pid, chosen)
-            process.wait(timeout=10)
-            return
 
 
 def _drain(stream: IO[str] | None, sink: Callable[[str], None]) -> None:

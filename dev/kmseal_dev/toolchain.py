@@ -45,7 +45,13 @@ def parse_version(text: str) -> Version | None:
 def _version_of(go: Path) -> Version | None:
     try:
         answer = subprocess.run(
-            [go, "env", "GOVERSION"], env=go_environment(), cwd="/", capture_output=True, text=True, timeout=60, check=True
+            [go, "env", "GOVERSION"],
+            env=go_environment(),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         # A go that cannot even tell its version is as good as none: the other source is tried.

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 
 
 def main() -> None:
@@ -26,9 +27,12 @@ def main() -> None:
         signal.pause()
     os.setpgid(0, 0)
     os.killpg(group, signal.SIGKILL)
-    for _ in range(3):
-        # A dying server may still be creating files while the tree is removed.
+    for _ in range(100):
+        # A dying server may still be creating files while the tree is removed: look again after a moment.
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+        if not os.path.exists(folder):
+            break
 
 
 if __name__ == "__main__":

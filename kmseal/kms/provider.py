@@ -84,6 +84,10 @@ class Provider(Protocol):
         """State and primary version of a key: a metadata call, never to be made once for each object."""
         ...
 
+    def healthy(self, key: str) -> bool:
+        """Whether the key's endpoint is thought to answer, without asking it. Decides about order only."""
+        ...
+
     async def close(self) -> None:
         """Closes connections and background tasks; afterwards the provider is of no use."""
         ...

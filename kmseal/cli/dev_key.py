@@ -1,0 +1,110 @@
+"""``kmseal dev key``: the keys of a running fake, by the switches that it opens on loopback.
+
+The switches belong to the fake alone; a real KMS is administered with Alibaba Cloud's own tools.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from kmseal.cli.lazy import SETTINGS, Command, LazyGroup, verbose_option
+from kmseal.cli.output import note, result
+from kmseal.errors import Misconfigured, Refused, Unavailable
+
+_TIMEOUT: Final = 10.0
+
+admin_option = click.option(
+    "--admin",
+    metavar="URL",
+    envvar="KMSEAL_DEV_ADMIN",
+    required=True,
+    help="The switches, as kmseal dev kms prints them; also by KMSEAL_DEV_ADMIN.",
+)
+
+
+@click.group(cls=LazyGroup, context_settings=SETTINGS)
+@verbose_option
+def command() -> None:
+    """Create, list and switch the keys of a running fake."""
+
+
+@command.command(cls=Command)
+@click.option("--alias", metavar="ALIAS", help="Alias of the key.")
+@click.option("--region", metavar="REGION", help="Region of the key.  [default: the fake's first one]")
+@admin_option
+@verbose_option
+def create(*, alias: str | None, region: str | None, admin: str) -> None:
+    """Create a key and print its ARN."""
+    wanted = {"alias": alias, "region": region}
+    made = _ask(admin, "/keys", {name: text for name, text in wanted.items() if text})
+    result(f"{made['key']}\n")
+
+
+@command.command(cls=Command, name="list")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the list.")
+@admin_option
+@verbose_option
+def list_keys(*, output: str, admin: str) -> None:
+    """List the keys with state, primary version and aliases."""
+    keys = _ask(admin, "/keys")
+    if output == "json":
+        result(json.dumps(keys) + "\n")
+        return
+    for key in keys:
+        result(f"{key['key']}  {key['state']}  {key['primaryVersion']}  {' '.join(key['aliases'])}".rstrip() + "\n")
+
+
+@command.command(cls=Command)
+@click.argument("key")
+@admin_option
+@verbose_option
+def rotate(*, key: str, admin: str) -> None:
+    """Give a key a new primary version and print its id."""
+    result(f"{_ask(admin, '/rotate', {'key': key})['keyVersionId']}\n")
+
+
+def _switch(name: str, purpose: str) -> Callable[..., None]:
+    def switch(*, key: str, admin: str) -> None:
+        _ask(admin, f"/{name}", {"key": key})
+        note(f"{key}: {name}d")
+
+    switch.__doc__ = purpose
+    return switch
+
+
+for _name, _purpose in (("enable", "Enable a key again."), ("disable", "Disable a key: it wraps and opens nothing.")):
+    command.command(_name, cls=Command)(click.argument("key")(admin_option(verbose_option(_switch(_name, _purpose)))))
+
+
+def _ask(admin: str, path: str, body: dict[str, str] | None = None) -> Any:
+    """The JSON answer of a switch; a POST where there is a body."""
+    if not admin.startswith("http://"):
+        raise Misconfigured("is not an http:// URL", field="--admin", remedy="take what kmseal dev kms prints")
+    request = urllib.request.Request(  # noqa: S310  # The scheme was checked above.
+        admin.rstrip("/") + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    # The fake is on this machine: a proxy that the environment names must not be asked.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=_TIMEOUT) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise Refused(_explanation(error), field="--admin", remedy="list the keys: kmseal dev key list") from None
+    except (OSError, ValueError):
+        raise Unavailable(
+            "does not answer", field="--admin", remedy="check that kmseal dev kms runs, and its admin URL"
+        ) from None
+
+
+def _explanation(error: urllib.error.HTTPError) -> str:
+    try:
+        return f"the fake refuses: {json.load(error)['error']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"the fake refuses with HTTP status {error.code}"

@@ -1,0 +1,117 @@
+"""One endpoint of KMS and everything that stands before a request to it.
+
+Made by the provider, one per region. In order: the breaker, the budget, a slot of the region, credentials, the request
+with its own time limit, and the observer; around all of it retries and one total deadline. It knows which account is
+charged but no operation's meaning.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from kmseal.errors import BadCredentials, KmsealError, Throttled, Unavailable
+from kmseal.kms.alibaba.arns import KeyName
+from kmseal.kms.alibaba.client import Call, KmsClient
+from kmseal.kms.alibaba.credentials import CredentialSource
+from kmseal.kms.breaker import Breaker
+from kmseal.kms.budget import Budget
+from kmseal.kms.retries import retry
+from kmseal.kms.settings import KmsSettings
+from kmseal.kms.wiring import OK, Observer, Timing
+
+_T = TypeVar("_T")
+_METADATA: Final = frozenset({"DescribeKey"})
+_DEFAULT_PAUSE: Final = 1.0
+"""Seconds without requests after KMS throttled without saying for how long: its quotas are per second."""
+
+
+class Gateway:
+    """A region's endpoint."""
+
+    def __init__(
+        self,
+        region: str,
+        client: KmsClient,
+        *,
+        credentials: CredentialSource,
+        breaker: Breaker,
+        budget: Budget,
+        settings: KmsSettings,
+        observer: Observer,
+        timing: Timing,
+    ) -> None:
+        self._region = region
+        self._client = client
+        self._credentials = credentials
+        self._breaker = breaker
+        self._budget = budget
+        self._settings = settings
+        self._observer = observer
+        self._timing = timing
+        self.reencrypts = True
+        """Whether ReEncrypt is offered, as far as is known: dedicated gateways do not."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the endpoint is thought to answer."""
+        return self._breaker.closed
+
+    async def call(self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]]) -> _T:
+        """Makes one operation within the total deadline.
+
+        :param operation: KMS's name of it, for the budget and the observer
+        :param key: the key that it is about: its account is charged, errors and the observer name it
+        :param send: one request, and the reading of its answer
+        """
+        deadline = self._timing.clock() + self._settings.deadline_seconds
+        late: Unavailable
+        try:
+            async with asyncio.timeout(self._settings.deadline_seconds):
+                return await retry(
+                    lambda: self._attempt(operation, key, send, deadline), deadline=deadline, timing=self._timing
+                )
+        except TimeoutError:
+            late = Unavailable(
+                f"KMS in region {self._region} did not answer within {self._settings.deadline_seconds:g} s",
+                remedy="it is tried again",
+            )
+        raise late
+
+    async def _attempt(
+        self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]], deadline: float
+    ) -> _T:
+        # Before anything is waited for: an open breaker must cost nothing.
+        self._breaker.require_passable()
+        allowance = self._budget.allowance(key.account, key.region)
+        bucket = allowance.metadata if operation in _METADATA else allowance.crypto
+        await bucket.take(deadline - self._timing.clock())
+        async with self._budget.slots(key.region):
+            # Outside of the breaker: a failure of STS says nothing about KMS. The client asks again, at no cost.
+            credentials = await self._credentials.get()
+            try:
+                return await self._request(operation, key, send, deadline)
+            except Throttled as throttled:
+                bucket.pause(throttled.retry_after or _DEFAULT_PAUSE)
+                raise
+            except BadCredentials:
+                if not await self._credentials.renew(credentials):
+                    raise
+            return await self._request(operation, key, send, deadline)
+
+    async def _request(
+        self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]], deadline: float
+    ) -> _T:
+        with self._breaker.guarding():
+            started = self._timing.clock()
+            seconds = max(0.0, min(self._settings.attempt_seconds, deadline - started))
+            result = "Cancelled"
+            try:
+                outcome = await send(self._client, Call(key, seconds))
+            except KmsealError as error:
+                result = error.reason
+                raise
+            else:
+                result = OK
+                return outcome
+            finally:
+                self._observer(operation, key.arn, result, self._timing.clock() - started)

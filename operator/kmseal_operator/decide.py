@@ -1,0 +1,174 @@
+"""What is to be done about one EncryptedSecret: a pure, ordered chain of rules.
+
+``reconcile`` gathers the inputs, asks, carries the decision out, and asks again when a decision was to find out more.
+There is no input, output or clock here. The comment above each rule is its specification; the first that holds decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from kmseal.errors import KmsealError
+from kmseal.manifest import Delivery, EncryptedSecret
+from kmseal.redacted import Redacted
+from kmseal.target import CreationPolicy, DeletionPolicy
+from kmseal_operator.ledger import Recorded, Seen
+from kmseal_operator.reasons import Reason, reason_of_opening
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """Which key version opened a data key."""
+
+    key_id: str
+    key_version_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The whole data of the target, ready to be written, and the keys that opened it."""
+
+    data: Mapping[str, Redacted]
+    keys: tuple[KeyUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that decisions depend on."""
+
+    object: EncryptedSecret | KmsealError
+    uid: str
+    recorded: Recorded
+    target: Seen | None
+    looked: bool = False
+    """Whether ``target`` was read from the API server just now, so that None means that there is no such Secret."""
+    owner_lives: bool = False
+    """Whether the EncryptedSecret that the target's annotation names exists."""
+    former: Seen | None = None
+    """The Secret that the status names, where the spec names another now or none."""
+    opened: Opened | KmsealError | None = None
+    """None until it was tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the Ready condition is to say."""
+
+    ready: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Unwrap the data keys, open the values, render the templates; then decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read the target's metadata from the API server; then decide again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write nothing but the status, and remove the former target where one is named."""
+
+    outcome: Outcome
+    remove: Seen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Apply the target, remove the former one where one is named, and write the status."""
+
+    opened: Opened
+    uid: str
+    """The uid that the target must have; empty when it must not exist."""
+    force: bool
+    owned: bool
+    prune: tuple[str, ...]
+    """Data entries of an owned target that only others have set."""
+    remove: Seen | None
+    outcome: Outcome
+
+
+Decision = Open | Look | Report | Write
+
+_APPLIED: Final = Outcome(True, Reason.APPLIED, "the Secret holds the values")
+_INJECTABLE: Final = Outcome(True, Reason.INJECTABLE, "the values can be opened for pods; there is no Secret")
+
+
+def decide(inputs: Inputs) -> Decision:
+    """The decision for one object that is not settled."""
+    object_ = inputs.object
+    # An object that cannot be parsed touches nothing.
+    if isinstance(object_, KmsealError):
+        return Report(_failure(object_, inputs.recorded))
+    # A suspended object touches nothing, but says whether its target was ever made.
+    if object_.suspend:
+        made = bool(inputs.recorded.target_uid)
+        return Report(Outcome(made, Reason.SUSPENDED, "suspended by spec.suspend; the target is left as it is"))
+    # A rival is known without opening anything.
+    if object_.delivery is Delivery.SECRET and (conflict := _conflict(object_, inputs)):
+        return Report(conflict)
+    # Nothing is written before everything is open.
+    if inputs.opened is None:
+        return Open()
+    # A fault while opening touches nothing: a working Secret keeps its values.
+    if isinstance(inputs.opened, KmsealError):
+        return Report(_failure(inputs.opened, inputs.recorded))
+    former = inputs.former if _is_ours(inputs.former, object_, inputs.uid) else None
+    if object_.target.deletion_policy is DeletionPolicy.RETAIN:
+        former = None
+    # Inject makes no Secret, and removes the one of an earlier delivery.
+    if object_.delivery is Delivery.INJECT:
+        return Report(_INJECTABLE, remove=former)
+    return _place(object_, inputs, inputs.opened, former)
+
+
+def _place(object_: EncryptedSecret, inputs: Inputs, opened: Opened, former: Seen | None) -> Decision:
+    """Where and how an opened object is written."""
+    target, policy = inputs.target, object_.target.creation_policy
+    owned = policy is not CreationPolicy.MERGE
+    if target is None:
+        # Who may take over or merge must know first what is there.
+        if policy is not CreationPolicy.OWNER and not inputs.looked:
+            return Look()
+        # Merging waits for the Secret, because creating it would make its real author fail.
+        if policy is CreationPolicy.MERGE:
+            return Report(
+                Outcome(False, Reason.TARGET_MISSING, f"there is no Secret {object_.target.name} to merge into yet")
+            )
+        # Otherwise it is created, and the API server refuses if somebody else was first.
+        return Write(opened, "", force=True, owned=True, prune=(), remove=former, outcome=_APPLIED)
+    prune = target.foreign_data if _is_ours(target, object_, inputs.uid) and owned else ()
+    return Write(opened, target.uid, force=owned, owned=owned, prune=prune, remove=former, outcome=_APPLIED)
+
+
+def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:
+    """Why the target may not be written, if so."""
+    target, policy = inputs.target, object_.target.creation_policy
+    if target is None or policy is CreationPolicy.MERGE or _is_ours(target, object_, inputs.uid):
+        return None
+    name = object_.target.name
+    if target.owner and inputs.owner_lives:
+        return Outcome(
+            False, Reason.TARGET_CONFLICT,
+            f"the Secret {name} belongs to the EncryptedSecret {target.owner}; give this one another spec.target.name",
+        )  # fmt: skip
+    if policy is CreationPolicy.ADOPT:
+        return None
+    return Outcome(
+        False, Reason.TARGET_CONFLICT,
+        f"the Secret {name} exists and is not ours; delete or rename it, or set spec.target.creationPolicy to Adopt or "
+        "Merge in a new object",
+    )  # fmt: skip
+
+
+def _is_ours(target: Seen | None, object_: EncryptedSecret, uid: str) -> bool:
+    return target is not None and (target.owner == object_.name or uid in target.owner_uids)
+
+
+def _failure(error: KmsealError, recorded: Recorded) -> Outcome:
+    kept = "; the Secret keeps the values it has" if recorded.target_uid else ""
+    return Outcome(False, reason_of_opening(error), f"{error}{kept}")

@@ -1,0 +1,52 @@
+"""Kubernetes Events on the transitions that a person wants to know of: Ready lost, and Ready regained.
+
+None on a first success and none on a repetition, so that the usual life of an object makes no event at all. An event
+that cannot be written is not tried again: the condition says the same.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from kmseal.errors import KmsealError
+from kmseal.kube import EVENTS, KubeClient
+from kmseal_operator.backlog import Key
+from kmseal_operator.ledger import FIELD_MANAGER, Recorded
+
+_log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Writes events. ``instance`` names this process in them."""
+
+    def __init__(self, kube: KubeClient, *, now: Callable[[], datetime], instance: str) -> None:
+        self._kube = kube
+        self._now = now
+        self._instance = instance
+
+    async def announce(self, key: Key, uid: str, before: Recorded, after: Recorded) -> None:
+        """Writes an event if the step from ``before`` to ``after`` is worth one. Never raises."""
+        lost = after.ready == "False" and (before.ready != "False" or before.reason != after.reason)
+        regained = after.ready == "True" and before.ready == "False"
+        if not (lost or regained) or after.reason == "Suspended":
+            return
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{key.name[:200]}.", "namespace": key.namespace},
+            "eventTime": self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": "kmseal.dev/operator",
+            "reportingInstance": self._instance[:128],
+            "action": "Reconcile",
+            "type": "Warning" if lost else "Normal",
+            "reason": after.reason,
+            "note": after.message[:1000],
+            "regarding": {
+                "apiVersion": "kmseal.dev/v1alpha1", "kind": "EncryptedSecret",
+                "namespace": key.namespace, "name": key.name, "uid": uid,
+            },
+        }  # fmt: skip
+        try:
+            await self._kube.create(EVENTS, key.namespace, body, manager=FIELD_MANAGER)
+        except KmsealError as error:
+            _log.info("an event could not be written: %s", error, extra={"object": str(key)})

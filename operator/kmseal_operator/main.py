@@ -1,0 +1,106 @@
+"""The program ``kmseal-operator``: reads flags, sets up logs, and runs the operator inside a kopf process.
+
+kopf owns the process: signals, start and stop, and the low-volume kinds. The hot kinds have feeds of their own (see
+``docs/decisions/``).
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+import kopf
+
+from kmseal.errors import KmsealError
+from kmseal.kms.settings import KmsSettings
+from kmseal_operator.logs import set_up_logs
+from kmseal_operator.runtime import Operator
+from kmseal_operator.settings import OperatorSettings
+
+_log = logging.getLogger("kmseal_operator.main")
+_DEFAULTS = OperatorSettings()
+
+
+@click.command(context_settings={"auto_envvar_prefix": "KMSEAL", "help_option_names": ["-h", "--help"]})
+@click.option("--kubeconfig", default=None, help="A kubeconfig; default: the pod's ServiceAccount, then KUBECONFIG.")
+@click.option("--namespace", "namespaces", multiple=True, help="Serve this namespace only; repeatable. Default: all.")
+@click.option("--workers", default=_DEFAULTS.workers, show_default=True, help="Objects worked on at once.")
+@click.option("--retry-base", default=_DEFAULTS.retry_base, show_default=True, help="Seconds before the first retry.")
+@click.option("--retry-cap", default=_DEFAULTS.retry_cap, show_default=True, help="Longest seconds between retries.")
+@click.option("--listen", default=_DEFAULTS.listen, show_default=True, help="Address of health and metrics.")
+@click.option("--silence", default=_DEFAULTS.silence, show_default=True, help="Seconds of silence until unhealthy.")
+@click.option(
+    "--log-level",
+    default=_DEFAULTS.log_level,
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
+@click.version_option(package_name="kmseal")
+def main(
+    kubeconfig: str | None, namespaces: tuple[str, ...], workers: int, retry_base: float, retry_cap: float,
+    listen: str, silence: float, log_level: str,
+) -> None:  # fmt: skip
+    """Turn EncryptedSecrets into Secrets.
+
+    KMS and its credentials are set by environment variables: see docs/operations.md.
+    """
+    set_up_logs(log_level)
+    settings = OperatorSettings(
+        kubeconfig=kubeconfig, namespaces=namespaces, workers=workers, retry_base=retry_base, retry_cap=retry_cap,
+        listen=listen, silence=silence, log_level=log_level,
+    )  # fmt: skip
+    if kubeconfig:
+        os.environ["KUBECONFIG"] = kubeconfig  # Where kopf looks.
+    try:
+        kms = KmsSettings.from_environment(os.environ)
+        asyncio.run(_serve(Operator(settings, kms, os.environ), settings))
+    except KmsealError as error:
+        _log.error("%s", error, extra={"reason": error.reason})
+        sys.exit(error.exit_code)
+
+
+async def _serve(operator: Operator, settings: OperatorSettings) -> None:
+    """Runs kopf and the operator until kopf is told to stop or the operator fails."""
+    # kopf takes every task made after its start for its own, so that ours is made first.
+    ours = asyncio.create_task(operator.run())
+    stop = asyncio.Event()
+    ours.add_done_callback(lambda _: stop.set())
+    process = asyncio.create_task(_run_kopf(settings, stop))
+    await asyncio.wait({ours, process}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    ours.cancel()
+    results = await asyncio.gather(ours, process, return_exceptions=True)
+    for error in results:
+        if isinstance(error, BaseExceptionGroup):
+            known, _ = error.split(KmsealError)
+            raise known.exceptions[0] if known else error
+        if isinstance(error, Exception):
+            raise error
+
+
+async def _run_kopf(settings: OperatorSettings, stop: asyncio.Event) -> None:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: object) -> None:
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.peering.standalone = True
+        # Logs go through our formatter only.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        if settings.kubeconfig is None and (found := kopf.login_with_service_account(**kwargs)):
+            return found
+        return kopf.login_with_kubeconfig(**kwargs)
+
+    await kopf.operator(
+        registry=registry,
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=list(settings.namespaces),
+        stop_flag=stop,
+    )

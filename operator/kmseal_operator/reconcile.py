@@ -1,0 +1,264 @@
+"""One turn of one EncryptedSecret: gather, decide, apply, record.
+
+Called by the workers with keys from the queue. At most two API writes for a change: the Secret, then the status. If
+the process dies between them, the next turn finds its own Secret, applies the same content (which the API server takes
+as no change) and writes the status.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from kmseal.errors import Conflict, KmsealError, Refused, Throttled
+from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
+from kmseal.manifest import EncryptedSecret
+from kmseal_operator.backlog import Key
+from kmseal_operator.decide import Inputs, Open, Outcome, Report, Write, decide
+from kmseal_operator.events import Announcer
+from kmseal_operator.ledger import FIELD_MANAGER, Known, Ledger, Seen, field_manager
+from kmseal_operator.metrics import Metrics
+from kmseal_operator.opening import Unwrapper, open_object
+from kmseal_operator.queue import KeyedQueue
+from kmseal_operator.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_writing
+from kmseal_operator.status import manager_of, record, release_body, secret_body, status_patch
+
+_TURNS_MAX: Final = 6  # Open, Look, a conflict, Look again, a replacement: more than that is a fight, so back off.
+_IMMUTABLE_FIELDS: Final = ("type", "data", "immutable", "stringData")
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """The workers' function, with all that it needs."""
+
+    def __init__(
+        self,
+        *,
+        kube: KubeClient,
+        keys: Unwrapper,
+        ledger: Ledger,
+        queue: KeyedQueue,
+        announcer: Announcer,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._keys = keys
+        self._ledger = ledger
+        self._queue = queue
+        self._announcer = announcer
+        self._metrics = metrics
+        self._now = now
+        self._clock = clock
+
+    async def work(self) -> None:
+        """A worker: takes keys for ever. An unexpected error costs one object a retry, never the worker."""
+        while True:
+            key = await self._queue.take()
+            try:
+                await self.reconcile(key)
+            except Exception as error:  # noqa: BLE001  # The last line of defence; its text may quote anything.
+                delay = self._queue.failed(key, "Unexpected")
+                _log.error(
+                    "unexpected error",
+                    extra={"object": str(key), "error": type(error).__name__, "retry_seconds": delay},
+                )
+                _log.debug("unexpected error at %s", _where(error), extra={"object": str(key)})
+
+    async def reconcile(self, key: Key) -> None:
+        """One turn; ends with the key done or failed in the queue."""
+        known = self._ledger.get(key)
+        if known is None:
+            await self._release(key)
+            return
+        if known.is_settled(self._ledger.target_of(key), key.name):
+            self._queue.done(key)
+            return
+        raw = await self._body(key, known)
+        if raw is None:
+            self._queue.done(key)
+            return
+        try:
+            object_: EncryptedSecret | KmsealError = EncryptedSecret.parse(raw)
+        except KmsealError as error:
+            object_ = error
+        try:
+            outcome, written = await self._carry_out(key, known, object_)
+        except KmsealError as error:
+            outcome, written = Outcome(False, reason_of_writing(error), str(error)), None
+            hint = error.retry_after if isinstance(error, Throttled) else None
+        else:
+            hint = None
+        try:
+            await self._record(key, known, outcome, written)
+        except KmsealError as error:
+            self._retry(key, reason_of_writing(error), error.message, None)
+            return
+        self._metrics.reconciled(outcome.reason)
+        if outcome.ready or outcome.reason in WAITS_FOR_SPEC:
+            self._queue.done(key)
+            _log.debug(
+                "reconciled", extra={"object": str(key), "reason": outcome.reason, "generation": known.generation}
+            )
+        else:
+            self._retry(key, outcome.reason, outcome.message, hint)
+
+    async def _carry_out(
+        self, key: Key, known: Known, object_: EncryptedSecret | KmsealError
+    ) -> tuple[Outcome, tuple[Write, str, Seen] | None]:
+        """Asks and acts until there is an outcome; with it, what was written."""
+        inputs = self._inputs(key, known, object_)
+        room_made = False
+        for _ in range(_TURNS_MAX):
+            decision = decide(inputs)
+            if isinstance(decision, Report):
+                if decision.remove:
+                    await self._remove(key.namespace, known.recorded.target_name, decision.remove)
+                return decision.outcome, None
+            if isinstance(object_, KmsealError):
+                raise AssertionError("an object that cannot be parsed is only reported")
+            name = object_.target.name
+            if isinstance(decision, Open):
+                seconds = self._metrics.unwrap_seconds.observe
+                opened = await open_object(object_, self._keys, clock=self._clock, on_unwrap=seconds)
+                inputs = replace(inputs, opened=opened)
+                continue
+            if isinstance(decision, Write):
+                try:
+                    seen = await self._apply(object_, known.uid, decision)
+                except (Conflict, Refused) as error:
+                    if error.reason == "FieldConflict":
+                        return Outcome(False, Reason.TARGET_CONFLICT, _field_conflict(name, error)), None
+                    if _is_immutable(error) and decision.owned and decision.uid and not room_made:
+                        await self._make_room(object_, known.uid, decision)
+                        inputs, room_made = replace(inputs, target=None, looked=True), True
+                        continue
+                    if isinstance(error, Refused) and error.field != "metadata.uid":
+                        raise
+                    # Another Secret has that name by now, or none: look, and decide anew.
+                else:
+                    if decision.remove:
+                        await self._remove(key.namespace, known.recorded.target_name, decision.remove)
+                    return decision.outcome, (decision, name, seen)
+            inputs = self._with_target(inputs, key, await self._look(key.namespace, name))
+        raise Conflict("the target keeps changing while it is written", remedy="find out who else writes it")
+
+    def _inputs(self, key: Key, known: Known, object_: EncryptedSecret | KmsealError) -> Inputs:
+        target = self._ledger.target_of(key)
+        former_name = known.recorded.target_name
+        has_moved = former_name and (former_name != known.target or known.inject)
+        return Inputs(
+            object=object_,
+            uid=known.uid,
+            recorded=known.recorded,
+            target=target,
+            owner_lives=self._lives(key.namespace, target),
+            former=self._ledger.secret(Key(key.namespace, former_name)) if has_moved else None,
+        )
+
+    def _with_target(self, inputs: Inputs, key: Key, target: Seen | None) -> Inputs:
+        return replace(inputs, target=target, looked=True, owner_lives=self._lives(key.namespace, target))
+
+    def _lives(self, namespace: str, target: Seen | None) -> bool:
+        return (
+            bool(target and target.owner)
+            and self._ledger.get(Key(namespace, target.owner if target else "")) is not None
+        )
+
+    async def _body(self, key: Key, known: Known) -> dict[str, Any] | None:
+        if known.body is not None:
+            body: dict[str, Any] = json.loads(known.body)
+            return body
+        return await self._kube.get(ENCRYPTED_SECRETS, key.namespace, key.name)
+
+    async def _look(self, namespace: str, name: str) -> Seen | None:
+        answer = await self._kube.get(SECRETS, namespace, name, metadata=True)
+        return Seen.parse(answer["metadata"]) if answer else None
+
+    async def _apply(self, object_: EncryptedSecret, uid: str, decision: Write) -> Seen:
+        namespace, name = object_.namespace, object_.target.name
+        if decision.prune:
+            await self._kube.merge(
+                SECRETS, namespace, name, {"metadata": {"uid": decision.uid}, "data": dict.fromkeys(decision.prune)},
+                manager=FIELD_MANAGER,
+            )  # fmt: skip
+        body = secret_body(object_, uid, decision)
+        answer = await self._kube.apply(
+            SECRETS, namespace, name, body, manager=manager_of(object_), force=decision.force
+        )
+        seen = Seen.parse(answer["metadata"])
+        self._ledger.record_secret(Key(namespace, name), seen)
+        return seen
+
+    async def _make_room(self, object_: EncryptedSecret, uid: str, decision: Write) -> None:
+        """Deletes a target whose type or immutability forbids the change, once its successor is known to be valid."""
+        body = secret_body(object_, uid, replace(decision, uid=""))
+        body["metadata"].pop("resourceVersion")
+        body["metadata"]["generateName"] = body["metadata"].pop("name")[:240] + "-"
+        await self._kube.create(SECRETS, object_.namespace, body, manager=FIELD_MANAGER, dry_run=True)
+        await self._kube.delete(SECRETS, object_.namespace, object_.target.name, uid=decision.uid)
+
+    async def _remove(self, namespace: str, name: str, seen: Seen) -> None:
+        await self._kube.delete(SECRETS, namespace, name, uid=seen.uid)
+        self._ledger.record_secret(Key(namespace, name), None)
+
+    async def _record(self, key: Key, known: Known, outcome: Outcome, written: tuple[Write, str, Seen] | None) -> None:
+        now, before = self._now(), known.recorded
+        manager = field_manager(key.name, merges=known.merges)
+        target = (written[1], written[2]) if written else None
+        recorded = record(outcome, known.generation, before, now, target=target, manager=manager)
+        if recorded == before:
+            return
+        patch = status_patch(recorded, now, written=written[0] if written else None)
+        answer = await self._kube.patch_status(ENCRYPTED_SECRETS, key.namespace, key.name, patch, manager=FIELD_MANAGER)
+        if answer is None:
+            return
+        version = int(answer["metadata"]["resourceVersion"])
+        self._ledger.record(key, known.uid, known.generation, version, recorded)
+        await self._announcer.announce(key, known.uid, before, recorded)
+
+    async def _release(self, key: Key) -> None:
+        """Removes from a Secret of somebody else's what a merging object that is gone had set there."""
+        gone = self._ledger.deleted.get(key)
+        if gone and gone.merges:
+            try:
+                await self.release(Key(key.namespace, gone.target), field_manager(key.name, merges=True))
+            except KmsealError as error:
+                self._retry(key, reason_of_writing(error), error.message, None)
+                return
+        self._ledger.deleted.pop(key, None)
+        self._queue.done(key)
+
+    async def release(self, secret: Key, manager: str) -> None:
+        """Gives up all fields that ``manager`` has set in a Secret, which removes those nobody else has set."""
+        seen = await self._look(secret.namespace, secret.name)
+        if seen and seen.digest(manager):
+            body = release_body(secret.namespace, secret.name, seen.uid)
+            await self._kube.apply(SECRETS, secret.namespace, secret.name, body, manager=manager, force=True)
+
+    def _retry(self, key: Key, reason: Reason, message: str, at_least: float | None) -> None:
+        cap = 30.0 if reason in HEALS_WITH_KMS or reason is Reason.API_UNAVAILABLE else None
+        delay = self._queue.failed(key, reason, cap=cap, at_least=at_least or 0.0)
+        _log.warning(
+            "not ready: %s", message, extra={"object": str(key), "reason": reason, "retry_seconds": round(delay, 1)}
+        )
+
+
+def _is_immutable(error: KmsealError) -> bool:
+    fields = error.field.split(", ") if isinstance(error, Refused) else []
+    return any(field.split("[")[0].split(".")[0] in _IMMUTABLE_FIELDS for field in fields)
+
+
+def _field_conflict(name: str, error: KmsealError) -> str:
+    return f"somebody else sets {error.field or 'the same fields'} in the Secret {name}; rename the value"
+
+
+def _where(error: BaseException) -> str:
+    """Where an error was raised: file and line, never its text."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "an unknown place"

@@ -1,0 +1,163 @@
+"""Templates over the values of one object: a small, bounded subset of Jinja2 in its sandbox.
+
+Called while an object is opened. What a template may contain is an allow-list of syntax: text, values, constants, a few
+filters, joining and choosing. There are no loops, calls, assignments or arithmetic, so that the work and the size of a
+result are bounded by the template and the values; and there is nothing to name but the values. A template that is
+nothing but one value passes its bytes through unchanged.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kmseal.envelope import VALUES_BYTES_MAX, shorten
+from kmseal.errors import TemplateFailed
+from kmseal.redacted import Redacted
+from kmseal.structure import member_path
+
+ROOT: Final = "values"
+_ALLOWED: Final = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Const,
+    nodes.Getitem,
+    nodes.Getattr,
+    nodes.Filter,
+    nodes.Concat,
+    nodes.If,
+    nodes.CondExpr,
+    nodes.Test,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+)
+_REMEDY: Final = (
+    'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
+    "indent, upper, lower and default, and {% if %}"
+)
+
+
+def render(templates: Mapping[str, str], values: Mapping[str, Redacted]) -> dict[str, Redacted]:
+    """Renders every template, or raises TemplateFailed for the first that cannot be; never hands out a part."""
+    rendered = {name: Redacted(_render(name, text, values)) for name, text in templates.items()}
+    if sum(map(len, rendered.values())) > VALUES_BYTES_MAX:
+        raise TemplateFailed("the rendered data is larger than a Secret can hold", field="spec.target.data")
+    return rendered
+
+
+def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
+    field = member_path("spec.target.data", name)
+    try:
+        tree = _ENVIRONMENT.parse(text)
+        _require_allowed(tree, field)
+        only = _only_value(tree)
+        if only is not None and only in values:
+            return values[only].reveal()
+        result = _ENVIRONMENT.from_string(tree).render({ROOT: {key: _text(value) for key, value in values.items()}})
+    except TemplateFailed:
+        raise
+    except (TemplateError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # The exception's own text may quote the template's input: its class must do.
+        raise TemplateFailed(
+            f"cannot be rendered ({type(error).__name__})",
+            field=field,
+            remedy=_REMEDY + "; name only values that exist",
+        ) from None
+    return result.encode()
+
+
+def _require_allowed(tree: nodes.Template, field: str) -> None:
+    for node in [tree, *tree.find_all(nodes.Node)]:
+        if not isinstance(node, _ALLOWED):
+            raise TemplateFailed(f"{type(node).__name__} is not possible here", field=field, remedy=_REMEDY)
+        if isinstance(node, nodes.Name) and node.name != ROOT:
+            raise TemplateFailed(f"there is nothing named {shorten(node.name)}", field=field, remedy=_REMEDY)
+        if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+            raise TemplateFailed(f"there is no filter {shorten(node.name)}", field=field, remedy=_REMEDY)
+
+
+def _only_value(tree: nodes.Template) -> str | None:
+    match tree.body:
+        case [nodes.Output(nodes=[nodes.Getitem(node=nodes.Name(name="values"), arg=nodes.Const(value=str(name)))])]:
+            return name
+        case [nodes.Output(nodes=[nodes.Getattr(node=nodes.Name(name="values"), attr=str(name))])]:
+            return name
+    return None
+
+
+class _Binary(bytes):
+    """A value that is not text: it may be passed through whole or go through b64encode, and nothing else."""
+
+    def __str__(self) -> str:
+        raise ValueError("not text")
+
+
+def _text(value: Redacted) -> str | bytes:
+    raw = value.reveal()
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return _Binary(raw)
+
+
+def _b64encode(value: str | bytes) -> str:
+    return base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
+
+
+def _b64decode(value: str) -> str:
+    return base64.b64decode(value, validate=True).decode()
+
+
+def _indent(value: str, width: int = 2) -> str:
+    if not 0 <= width <= 64:
+        raise ValueError("width")
+    return str(value).replace("\n", "\n" + " " * width)
+
+
+def _default(value: Any, fallback: str = "") -> Any:
+    return value or fallback
+
+
+_FILTERS: Final = {
+    "b64encode": _b64encode,
+    "b64decode": _b64decode,
+    "tojson": lambda value: json.dumps(str(value), ensure_ascii=False),
+    "urlencode": lambda value: quote(str(value), safe=""),
+    "trim": lambda value: str(value).strip(),
+    "indent": _indent,
+    "upper": lambda value: str(value).upper(),
+    "lower": lambda value: str(value).lower(),
+    "default": _default,
+}
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A full stop means an entry, never a Python attribute."""
+        return self.getitem(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Entries of the values only."""
+        if isinstance(obj, dict) and argument in obj:
+            return obj[argument]
+        return self.undefined(name="value")
+
+
+_ENVIRONMENT: Final = _Environment(
+    undefined=StrictUndefined,
+    autoescape=False,  # The results are configuration files, not HTML.
+    keep_trailing_newline=True,
+    cache_size=0,  # Templates come from many tenants: what one has is not kept for another.
+)
+_ENVIRONMENT.globals.clear()
+_ENVIRONMENT.filters.clear()
+_ENVIRONMENT.filters.update(_FILTERS)
