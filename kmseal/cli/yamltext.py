@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from kmseal.cli.yamltree import resolve
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_/+.][A-Za-z0-9_/+=.:@*-]*", re.ASCII)
+_PLAIN: Final = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_/+=.:@*-]*", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}", re.ASCII)
 
 

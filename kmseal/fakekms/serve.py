@@ -221,7 +221,7 @@ def _write_environments(kms: FakeKms, options: ServeOptions, path: Path) -> dict
 def _environment(kms: FakeKms, options: ServeOptions, identity: Identity) -> str:
     scheme = "" if options.tls else "http://"
     endpoints = {region: scheme + kms.endpoint(region) for region in kms.regions}
-    # With a single region every ARN is sent there, so that a wrong region is refused by the fake and not by the network.
+    # With a single region every ARN is sent to it, so that a wrong one is refused by the fake, not by the network.
     several = ",".join(f"{region}={endpoint}" for region, endpoint in endpoints.items())
     variables = {"KMSEAL_KMS_ENDPOINT": several if len(endpoints) > 1 else endpoints[kms.regions[0]]}
     if options.tls:

@@ -191,7 +191,7 @@ class FakeKms:
 
     def endpoint(self, region: str | None = None) -> str:
         """``host:port`` of a region's listener; known from the first start on, and kept when it is down."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104  (a comparison)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
         host = f"[{host}]" if ":" in host else host
         return f"{host}:{self._ports[region or self.regions[0]]}"
 

@@ -121,10 +121,10 @@ def test_the_namespace_can_be_given(run: Any) -> None:
         (SECRET.replace("  namespace: prod\n", ""), "standard input: metadata.namespace: is missing; add it, or pass"),
         (f"{SECRET}---\n{SECRET.replace('//8=', CANARY)}", "standard input: document 2: data.binary: is not base64"),
         (SECRET.replace("stringData:", "stringdata:"), "standard input: stringdata: is not a field"),
-        (SECRET.replace("type: ex", "  type: ex"), "standard input: is not valid YAML"),
+        (SECRET.replace("type: ex", "type: ex: "), "standard input: is not valid YAML"),
         (SECRET.replace("password:", "pass word:"), '"pass word" is not a valid value name'),
         (SECRET + f"  big: {'x' * 1_048_577}\n", "the values are 10485"),
-        (SECRET.partition("data:")[0], "there are 0 values"),
+        (SECRET.partition("\ndata:")[0], "there are 0 values"),
         (f"- {CANARY}\n", "standard input: is not an object"),
         (
             json.dumps({"kind": "List", "items": [yaml.safe_load(SECRET), {"kind": "ConfigMap"}]}),
