@@ -33,7 +33,7 @@ class Announcer:
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{key.name[:200]}.", "namespace": key.namespace},
+            "metadata": {"generateName": f"{key.name[:200]}-", "namespace": key.namespace},
             "eventTime": self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": "kmseal.dev/operator",
             "reportingInstance": self._instance[:128],
@@ -49,4 +49,4 @@ class Announcer:
         try:
             await self._kube.create(EVENTS, key.namespace, body, manager=FIELD_MANAGER)
         except KmsealError as error:
-            _log.info("an event could not be written: %s", error, extra={"object": str(key)})
+            _log.warning("an event could not be written: %s", error, extra={"object": str(key)})

@@ -91,7 +91,9 @@ class Gateway:
             try:
                 return await self._request(operation, key, send, deadline)
             except Throttled as throttled:
-                bucket.pause(throttled.retry_after or _DEFAULT_PAUSE)
+                # Said in the error too: else the retry would begin, and end at the bucket that is paused here.
+                throttled.retry_after = throttled.retry_after or _DEFAULT_PAUSE
+                bucket.pause(throttled.retry_after)
                 raise
             except BadCredentials:
                 if not await self._credentials.renew(credentials):

@@ -276,33 +276,37 @@ async def test_an_option_wins_over_the_environment(shell: Shell, developer: Iden
     assert done.code == 0
 
 
-async def test_a_refused_secret_is_4(shell: Shell, developer: Identity) -> None:
-    """Credentials that the service does not take."""
-    done = await create_as(shell, developer, {"ALIBABA_CLOUD_ACCESS_KEY_SECRET": f"{CANARY}x"})
+async def test_refused_credentials_are_4(shell: Shell, developer: Identity) -> None:
+    """A secret that does not belong to the access key."""
+    (shell.folder / "value").write_text("x")
+    done = await shell(
+        developer,
+        *("create", "db", "-n", "prod", "--key", shell.key, "--from-file", "value"),
+        more={"ALIBABA_CLOUD_ACCESS_KEY_SECRET": f"{CANARY}x"},
+    )
     assert done.code == 4
 
 
-async def create_as(shell: Shell, identity: Identity, more: Mapping[str, str]) -> Done:
-    """A run with other variables."""
-    (shell.folder / "value").write_text("x")
-    return await shell(identity, "create", "db", "-n", "a", "--key", shell.key, "--from-file", "value", more=more)
+async def test_two_aliases_of_one_key_are_refused(shell: Shell) -> None:
+    """They show to be one only when they have wrapped; nothing is written."""
+    both = shell.kms.add_identity("both", ("GenerateDataKey", "Encrypt"))
+    account = shell.key.split(":")[3]
+    done = await create(shell, both, "--key", shell.key, "--key", f"acs:kms:cn-hangzhou:{account}:alias/app")
+    assert done.code == 3
+    assert "repeats the keyId of item 0" in done.err
+    assert not (shell.folder / "db.yaml").exists()
 
 
 async def test_an_interruption_is_quiet_and_leaves_the_file(shell: Shell, developer: Identity) -> None:
     """Exit code 130 while the key service takes its time."""
     await create(shell, developer)
     before = shell.read()
-    number = shell.kms.faults.add(Fault(FaultKind.LATENCY, seconds=20))
-    seen = shell.kms.faults.active[number]
-    assert seen.kind is FaultKind.LATENCY
-    process = await shell.start(
-        developer,
-        "set",
-        "db.yaml",
-        "user=@user",
-        more={"KMSEAL_KMS_DEADLINE_SECONDS": "60", "KMSEAL_KMS_ATTEMPT_SECONDS": "50"},
-    )
-    await asyncio.sleep(2)
+    number = shell.kms.faults.add(Fault(FaultKind.LATENCY, seconds=20, times=1))
+    slowly = {"KMSEAL_KMS_DEADLINE_SECONDS": "60", "KMSEAL_KMS_ATTEMPT_SECONDS": "50"}
+    process = await shell.start(developer, "set", "db.yaml", "user=@user", more=slowly)
+    async with asyncio.timeout(30):
+        while number in shell.kms.faults.active:  # It is used up when the request has arrived.
+            await asyncio.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert process.returncode == 130

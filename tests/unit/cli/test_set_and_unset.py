@@ -90,9 +90,7 @@ def test_a_prompt_asks_twice_and_shows_nothing(run: Any, db: Path) -> None:
     terminal, inside = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kmseal", "set", "db.yaml", "password"]
-            if False
-            else [str(Path(sys.executable).with_name("kmseal")), "set", "db.yaml", "password"],
+            [str(Path(sys.executable).with_name("kmseal")), "set", "db.yaml", "password"],
             stdin=inside,
             stdout=inside,
             stderr=inside,
