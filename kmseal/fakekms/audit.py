@@ -72,12 +72,16 @@ class CallCounter:
 
 
 class AuditTrail:
-    """The last ``limit`` records, oldest first; each is also given to ``write`` as a line, if there is one."""
+    """The last ``limit`` records, oldest first."""
 
-    def __init__(self, limit: int = 100_000, write: Callable[[str], object] | None = None) -> None:
+    def __init__(self, limit: int = 100_000) -> None:
         self._records: deque[AuditRecord] = deque(maxlen=limit)
-        self._write = write
+        self._write: Callable[[str], object] | None = None
         self.calls = CallCounter()
+
+    def write_to(self, write: Callable[[str], object] | None) -> None:
+        """Gives each further record, as a line of JSON, to ``write`` too; None ends that."""
+        self._write = write
 
     def append(self, record: AuditRecord) -> None:
         self._records.append(record)

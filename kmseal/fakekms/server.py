@@ -95,13 +95,14 @@ class FakeKms:
         self._tls_files = tls_files
         self._ssl: ssl.SSLContext | None = None
         self._state_file = None if state_path is None else state.state_file(state_path)
-        self._audit_stream = None if audit_file is None else _open_private(audit_file)
+        self._audit_file = audit_file
+        self._audit_stream: TextIO | None = None
         self._listeners: dict[str, tuple[asyncio.Server, web.Server]] = {}
 
         self.store = KeyStore(account, clock, random_bytes, self._save)
         self.identities = Identities(clock, random_bytes, self._save)
         self.tokens = TokenService(account, self.identities, clock)
-        self.audit = AuditTrail(write=None if self._audit_stream is None else self._audit_stream.write)
+        self.audit = AuditTrail()
         self.quotas = Quotas(monotonic)
         self.faults = Faults(chance)
         self.service = Service(
@@ -131,18 +132,25 @@ class FakeKms:
         await self.close()
 
     async def start(self) -> None:
-        """Makes certificates where needed and opens the listeners."""
-        if self._tls:
-            if self._tls_files is None:
-                self._tls_files = ensure_certificates(self._certificate_folder(), self._names)
-            self._ssl = self._tls_files.server_context()
-        await self.start_listening()
+        """Opens the audit file and the listeners, with new certificates where needed. Raises Misconfigured."""
+        try:
+            if self._audit_file is not None:
+                self._audit_stream = _open_private(self._audit_file)
+                self.audit.write_to(self._audit_stream.write)
+            if self._tls:
+                self._ssl = self._server_context()
+            await self.start_listening()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Closes the listeners and connections, and removes what was temporary."""
         await self.stop_listening()
+        self.audit.write_to(None)
         if self._audit_stream is not None:
             self._audit_stream.close()
+            self._audit_stream = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary)
             self._temporary = None
@@ -275,6 +283,19 @@ class FakeKms:
 
     def _of(self, region: str | None) -> tuple[str, ...]:
         return self.regions if region is None else (region,)
+
+    def _server_context(self) -> ssl.SSLContext:
+        try:
+            if self._tls_files is None:
+                self._tls_files = ensure_certificates(self._certificate_folder(), self._names)
+            return self._tls_files.server_context()
+        except (OSError, ValueError):
+            # ssl.SSLError is an OSError; what these say may quote the file.
+            raise Misconfigured(
+                "the certificates cannot be made or read",
+                reason="Certificate",
+                remedy="name a folder that is writable, or PEM files that belong together",
+            ) from None
 
     def _certificate_folder(self) -> Path:
         if self._folder is not None:

@@ -274,7 +274,7 @@ def _unreadable(path: Path) -> Misconfigured:
     return Misconfigured(
         f"the key file {path} cannot be read",
         field=VARIABLE,
-        remedy="check the path and that this user may read it, or make one with: kmseal dev keyfile",
+        remedy="check the path and that this user may read it, or make one with: kmseal dev local-key",
     )
 
 

@@ -118,8 +118,7 @@ class Reconciler:
                 if decision.remove:
                     await self._remove(key.namespace, known.recorded.target_name, decision.remove)
                 return decision.outcome, None
-            if isinstance(object_, KmsealError):
-                raise AssertionError("an object that cannot be parsed is only reported")
+            assert isinstance(object_, EncryptedSecret), "what cannot be parsed is only reported"  # noqa: S101
             name = object_.target.name
             if isinstance(decision, Open):
                 seconds = self._metrics.unwrap_seconds.observe

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kmseal.kms.keyring import Keyring
-
 from kmseal.kms.settings import KmsSettings
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.kubeconfig import find_access

@@ -44,7 +44,7 @@ def test_a_rotated_key_opens_what_it_sealed_before(run: Any) -> None:
         (("local-key", "missing/keys"), 6, "missing/keys"),
         (("local-key", "missing", "--rotate"), 6, "missing"),
         (("kms", "--tls-ca", "ca.pem"), 6, "a certificate of one's own needs three files"),
-        (("kms", "--state", "missing/folder/state", "--host", "256.0.0.1"), 6, "cannot listen"),
+        (("kms", "--state", "missing/folder/state"), 6, "--state: the state file missing/folder/state"),
         (("key", "list", "--admin", "file:///etc/passwd"), 6, "--admin: is not an http:// URL"),
         (("key", "list", "--admin", "http://127.0.0.1:1"), 5, "--admin: does not answer"),
     ],

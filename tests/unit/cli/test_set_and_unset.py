@@ -210,7 +210,7 @@ def test_a_wrong_file_is_named_before_any_call(
         (("set", "db.yaml", "a=@missing"), 3, "argument 1: missing: cannot be read: no such file or directory"),
         (("set", "db.yaml", "a=-", "b=-"), 3, "standard input can be read only once"),
         (("set", "db.yaml", "a=@big"), 3, "big: is larger than 1048576 bytes"),
-        (("set", "db.yaml", "a=@full"), 3, "db.yaml: the values are 1048576 bytes together"),
+        (("set", "db.yaml", "a=@full"), 3, "db.yaml: the values are 1048577 bytes together"),
         (("set", "missing.yaml", "a=x"), 3, "missing.yaml: cannot be read: no such file or directory"),
         (("set", "-", "a=x"), 3, "cannot be edited; name a file"),
         (("set", "db.yaml", "a=x", "-n", "dev"), 3, "metadata.namespace: is not the one that --namespace names"),
@@ -224,7 +224,7 @@ def test_what_cannot_be_done_is_one_line_and_leaves_the_file(
 ) -> None:
     """Nothing is written when any part fails."""
     Path("big").write_bytes(bytes(1_048_577))
-    Path("full").write_bytes(bytes(1_048_570))
+    Path("full").write_bytes(bytes(1_048_571))
     before = db.read_text()
     done = run(*arguments, stdin=CANARY, fails=code)
     assert line in done.stderr

@@ -132,7 +132,9 @@ def test_the_date_may_be_a_quarter_of_an_hour_off(
     assert code(fake, sign(admin, "ListKeys", date=fake.service.clock() + skew)) == expected
 
 
-@pytest.mark.parametrize("date", ["yesterday", "2026-11-24 05:32:41Z0", "2026-11-24T05:32:41+0", "2026-13-24T05:32:41Z"])
+@pytest.mark.parametrize(
+    "date", ["yesterday", "2026-11-24 05:32:41Z0", "2026-11-24T05:32:41+0", "2026-13-24T05:32:41Z"]
+)
 def test_a_date_of_another_form_is_refused(fake: FakeKms, admin: Identity, sign: Sign, date: str) -> None:
     """Only the one documented form of a date is taken."""
     assert code(fake, sign(admin, "ListKeys", headers={"x-acs-date": date})) == (400, "IllegalTimestamp")
@@ -190,9 +192,7 @@ def test_a_temporary_key_needs_its_token(fake: FakeKms, sign: Sign) -> None:
     )
 
 
-def test_an_expired_token_is_refused(
-    fake: FakeKms, admin: Identity, sign: Sign, clock: Any
-) -> None:
+def test_an_expired_token_is_refused(fake: FakeKms, admin: Identity, sign: Sign, clock: Any) -> None:
     """From its expiry on a temporary key is refused as expired; an hour later it may be forgotten."""
     temporary = fake.add_temporary_identity("session", 3600)
     clock.now += 3600
@@ -211,7 +211,10 @@ def test_a_token_with_a_permanent_key_is_refused(fake: FakeKms, admin: Identity,
 def test_other_versions_and_actions_are_not_found(fake: FakeKms, admin: Identity, sign: Sign) -> None:
     """An unknown action and another version of the API are 404."""
     assert code(fake, sign(admin, "Frobnicate")) == (404, "InvalidAction.NotFound")
-    assert code(fake, sign(admin, "ListKeys", headers={"x-acs-version": "2015-01-01"})) == (404, "InvalidAction.NotFound")
+    assert code(fake, sign(admin, "ListKeys", headers={"x-acs-version": "2015-01-01"})) == (
+        404,
+        "InvalidAction.NotFound",
+    )
 
 
 def test_another_path_or_method_is_refused(fake: FakeKms, admin: Identity, sign: Sign) -> None:

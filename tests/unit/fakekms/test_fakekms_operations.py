@@ -106,7 +106,10 @@ def test_a_corrupt_blob_is_refused(fake: FakeKms, call: Call) -> None:
         return outcome(call("Decrypt", CiphertextBlob=base64.b64encode(raw).decode()))
 
     for position in range(36, len(blob)):
-        assert decrypt(blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :]) == (400, "InvalidParameter")
+        assert decrypt(blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :]) == (
+            400,
+            "InvalidParameter",
+        )
     assert decrypt(blob[:-1]) == (400, "InvalidParameter")
     assert decrypt(blob[:40]) == (400, "InvalidParameter")
     assert decrypt(b"\xff" * 80) == (400, "InvalidParameter")

@@ -77,7 +77,9 @@ class RawServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 method, target, _ = head[0].split(" ")
-                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
+                headers = {
+                    name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])
+                }
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 request = Request(method, target, headers, body)
                 self.requests.append(request)
@@ -94,7 +96,9 @@ class RawServer:
 def response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     """An HTTP response as bytes."""
     lines = [f"HTTP/1.1 {status} Because", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in ({"Content-Type": "application/json"} | dict(headers or {})).items()]
+    lines += [
+        f"{name}: {value}" for name, value in ({"Content-Type": "application/json"} | dict(headers or {})).items()
+    ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
