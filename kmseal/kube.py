@@ -355,7 +355,13 @@ def _refusal(status: int, content: Json, headers: Mapping[str, str]) -> KmsealEr
             reason="ApiForbidden",
             remedy="check the operator's RBAC, and whether the namespace is being deleted or a quota is used up",
         )
-    if status in (404, 409):
+    if status == 404:
+        return Conflict(
+            "the object, its namespace or its kind is not there",
+            reason="NotFound",
+            remedy="install the CRDs, if this persists",
+        )
+    if status == 409:
         managers = any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
         return Conflict(
             "somebody else has changed the object",

@@ -14,7 +14,7 @@ from kmseal.fakekms.calls import Body
 from kmseal.fakekms.control import timestamp
 from kmseal.fakekms.identities import ANYTHING, Identities, Policy
 from kmseal.fakekms.oidc import OidcProvider, client_ids
-from kmseal.fakekms.refusals import Refusal
+from kmseal.fakekms.refusals import Refusal, unsupported_operation
 from kmseal.fakekms.requests import Parameters
 
 ACTION: Final = "AssumeRoleWithOIDC"
@@ -81,6 +81,9 @@ class TokenService:
         session = parameters.text("RoleSessionName")
         if not _SESSION_NAME.fullmatch(session):
             raise Refusal(400, "InvalidParameter.RoleSessionName", "The parameter RoleSessionName is wrongly formed.")
+        if parameters.optional("Policy"):
+            # To ignore it would grant more than the real service does.
+            raise unsupported_operation("policies of sessions are not played here")
         lifetime = parameters.integer("DurationSeconds", _LEAST, _MOST) or 3600
         provider, role = self._providers.get(provider_arn), self._roles.get(role_arn)
         if provider is None:

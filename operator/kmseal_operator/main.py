@@ -62,16 +62,23 @@ def main(
 
 
 async def _serve(operator: Operator, settings: OperatorSettings) -> None:
-    """Runs kopf and the operator until kopf is told to stop or the operator fails."""
-    # kopf takes every task made after its start for its own, so that ours is made first.
+    """Runs the operator, and kopf once the API server has been reached, until kopf is told to stop or ours fails."""
+    # kopf gives up after a minute without an API server, and on its way out cancels every task that was made after its
+    # start. So ours runs first, through any outage, and kopf joins when all of our tasks are there.
     ours = asyncio.create_task(operator.run())
+    ready = asyncio.create_task(operator.ready.wait())
+    await asyncio.wait({ours, ready}, return_when=asyncio.FIRST_COMPLETED)
     stop = asyncio.Event()
-    ours.add_done_callback(lambda _: stop.set())
-    process = asyncio.create_task(_run_kopf(settings, stop))
-    await asyncio.wait({ours, process}, return_when=asyncio.FIRST_COMPLETED)
+    tasks = [ours]
+    if ours.done():
+        ready.cancel()
+    else:
+        ours.add_done_callback(lambda _: stop.set())
+        tasks.append(asyncio.create_task(_run_kopf(settings, stop)))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
     ours.cancel()
-    results = await asyncio.gather(ours, process, return_exceptions=True)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
     for error in results:
         if isinstance(error, BaseExceptionGroup):
             known, _ = error.split(KmsealError)

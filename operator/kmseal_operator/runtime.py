@@ -109,10 +109,10 @@ class Operator:
                 await _synced(objects)
                 for secret, manager, _ in self.ledger.orphans():
                     await reconciler.release(secret, manager)
-                _log.info("ready: %d objects", len(list(self.ledger.keys())))
-                self.ready.set()
                 for _ in range(self._settings.workers):
                     tasks.create_task(reconciler.work())
+                _log.info("ready: %d objects", len(list(self.ledger.keys())))
+                self.ready.set()
 
     def _feeds(self, kube: KubeClient) -> tuple[list[Feed], list[Feed]]:
         secrets, objects = [], []

@@ -78,3 +78,14 @@ async def test_health_and_metrics_are_served(bench: Any, wait_until: Any) -> Non
     assert 'kmseal_objects{reason="Applied"} 1.0' in metrics
     assert f'kmseal_kms_requests_total{{key="{bench.key}",operation="Decrypt",result="ok"}} 1.0' in metrics
     assert "kmseal_queue_seconds_count" in metrics
+
+
+async def test_the_program_outlives_the_api_server(bench: Any, process: Any) -> None:
+    """The process survives a restart of the API server, and serves what changes after it."""
+    await bench.apply(await bench.seal("before", {"a": b"1"}))
+    await bench.reason("before", "Applied")
+    await asyncio.to_thread(bench.control_plane.stop_apiserver)
+    await asyncio.to_thread(bench.control_plane.start_apiserver)
+    await bench.apply(await bench.seal("after", {"a": b"1"}))
+    await bench.reason("after", "Applied")
+    assert process.returncode is None

@@ -82,8 +82,8 @@ async def test_serving_and_a_restart(tmp_path: Path, sdk: Callable[..., Any], as
         )
         fresh = await ask(_client(variables["developer"]), "GenerateDataKey", key_id="alias/demo")
         assert f"key/{fresh.key_id}" in summary["keys"]["cn-hangzhou:alias/demo"]
-        with urllib.request.urlopen(f"{summary['admin']}/calls") as response:  # noqa: S310  (loopback)
-            assert json.loads(response.read())["actions"] == {"GenerateDataKey": {"Success": 1}}
+        counted = await asyncio.to_thread(_get, f"{summary['admin']}/calls")
+        assert counted["actions"] == {"GenerateDataKey": {"Success": 1}}
     with serving(tmp_path, signal.SIGINT) as again:
         assert again["caFile"] == summary["caFile"]
         assert again["keys"] == summary["keys"]
@@ -93,6 +93,11 @@ async def test_serving_and_a_restart(tmp_path: Path, sdk: Callable[..., Any], as
         assert opened.plaintext == fresh.plaintext
     actions = [json.loads(line)["action"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert actions == ["GenerateDataKey", "Decrypt"]
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url) as response:  # noqa: S310  (loopback)
+        return json.loads(response.read())
 
 
 def _client(variables: dict[str, str]) -> Any:
@@ -165,12 +170,7 @@ async def test_quotas_and_roles_are_set_up(tmp_path: Path) -> None:
     summary = await ready
     assert summary["roleArn"] == "acs:ram::1000000000000001:role/kmseal-operator"
     assert summary["oidcProviderArn"] == "acs:ram::1000000000000001:oidc-provider/cluster"
-
-    def quotas() -> Any:
-        with urllib.request.urlopen(f"{summary['admin']}/quotas") as response:  # noqa: S310  (loopback)
-            return json.loads(response.read())
-
-    assert (await asyncio.to_thread(quotas))["cryptographic"] == 1000
+    assert (await asyncio.to_thread(_get, f"{summary['admin']}/quotas"))["cryptographic"] == 1000
     os.kill(os.getpid(), signal.SIGTERM)
     await task
 

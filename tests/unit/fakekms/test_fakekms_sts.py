@@ -203,6 +203,7 @@ def test_without_keys_the_form_is_checked(fake: FakeKms, exchange: Exchange, cla
         ({"RoleSessionName": "a/b"}, (400, "InvalidParameter.RoleSessionName")),
         ({"RoleSessionName": None}, (400, "MissingParameter")),
         ({"OIDCToken": None}, (400, "MissingParameter")),
+        ({"Policy": "{}"}, (400, "UnsupportedOperation")),
         ({"Version": "2014-01-01"}, (400, "InvalidVersion")),
     ],
 )

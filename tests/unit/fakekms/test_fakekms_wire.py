@@ -75,7 +75,7 @@ async def test_the_sdk_manages_keys(running: FakeKms, sdk: Sdk, ask: Ask) -> Non
     assert (metadata.key_state, metadata.description, metadata.automatic_rotation) == ("Enabled", "e", "Disabled")
     await ask(client, "UpdateAlias", key_id=key_id, alias_name="alias/app")
     await ask(client, "DeleteAlias", alias_name="alias/app")
-    assert running.calls.total == len(running.audit) == 20
+    assert running.calls.total == len(running.audit) == 19
     assert {record.result for record in running.audit} == {"Success"}
 
 
@@ -197,21 +197,23 @@ async def test_down_and_up_again_on_the_same_port(running: FakeKms, sdk: Sdk, as
 async def test_requests_in_flight_break_when_it_goes_down(running: FakeKms, sdk: Sdk, ask: Ask) -> None:
     """An outage does not wait for the answers that are under way."""
     client = sdk(running, running.add_identity("admin"))
-    running.faults.add(latency(30))
+    running.faults.add(latency(30, times=1))
     call = asyncio.create_task(ask(client, "ListKeys"))
-    while running.faults.active == {} or not running._listeners["cn-hangzhou"][1].connections:
+    while running.faults.active:  # noqa: ASYNC110  (The fault is over once the request has met it; it has no event.)
         await asyncio.sleep(0.01)
     await running.stop_listening()
     with pytest.raises(UnretryableException):
         await call
 
 
-async def test_logs_never_hold_a_query(running: FakeKms, sdk: Sdk, ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logs_never_hold_a_query(
+    running: FakeKms, sdk: Sdk, ask: Ask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At debug level, for good, refused and unreadable requests, no log line holds a parameter."""
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "darabonba-core"):
         # These are the client's own loggers, which do show URLs.
-        caplog.set_level(logging.CRITICAL, logger=name)
+        monkeypatch.setattr(logging.getLogger(name), "propagate", False)
     client, arn = sdk(running, running.add_identity("admin")), running.create_key()
     canary = base64.b64encode(b"canary-55e0").decode()
     await ask(client, "Encrypt", key_id=arn, plaintext=canary)

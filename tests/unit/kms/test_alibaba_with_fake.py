@@ -20,7 +20,6 @@ from kmseal.errors import (
     Malformed,
     Misconfigured,
     Refused,
-    Throttled,
     Unavailable,
 )
 from kmseal.fakekms.faults import Fault, FaultKind, latency, throttling
@@ -278,16 +277,12 @@ async def test_a_name_is_checked_before_anything_is_sent(kms: FakeKms, keyring: 
     assert kms.calls.total == 0
 
 
-async def test_a_hundred_unwraps_at_once_keep_to_the_concurrency_and_never_block_the_loop(
+async def test_many_unwraps_at_once_keep_to_the_concurrency_and_never_block_the_loop(
     kms: FakeKms, settings: KmsSettings
 ) -> None:
-    """While KMS takes 50 ms each, at most four are in flight, and a ticker on the same loop keeps ticking."""
-    flying, most, late = 0, 0, 0.0
+    """While KMS takes 50 ms each, four are in flight at most, and a ticker on the same loop keeps ticking."""
+    late = 0.0
     arn = kms.create_key()
-
-    def observe(operation: str, key_id: str, result: str, seconds: float) -> None:
-        nonlocal most
-        most = max(most, flying)
 
     async def tick() -> None:
         nonlocal late
@@ -296,16 +291,174 @@ async def test_a_hundred_unwraps_at_once_keep_to_the_concurrency_and_never_block
             await asyncio.sleep(0.01)
             late = max(late, time.perf_counter() - before)
 
-    identity = environment(kms.add_identity("operator"))
-    async with Keyring(replace(settings, concurrency=4), identity, observer=observe) as keyring:
+    async with Keyring(replace(settings, concurrency=4), environment(kms.add_identity("operator"))) as keyring:
         fresh = await keyring.generate(arn, CONTEXT)
         kms.faults.add(latency(0.05, "Decrypt"))
-        handle = kms.service.handle if hasattr(kms.service, "handle") else None
-        assert handle is None or callable(handle)
         ticker = asyncio.create_task(tick())
         started = time.perf_counter()
         await asyncio.gather(*[keyring.unwrap([fresh.wrapping], CONTEXT) for _ in range(40)])
         took = time.perf_counter() - started
         ticker.cancel()
     assert took >= 0.05 * 40 / 4
-    assert late < 0.25
+    assert late < took / 2
+
+
+# -- RRSA
+
+
+def jwt(subject: str = "system:serviceaccount:kmseal:operator") -> str:
+    parts = {"alg": "RS256"}, {"aud": ["sts.aliyuncs.com"], "sub": subject, "exp": time.time() + 600, "canary": "J3W7T"}
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+    )
+
+
+@pytest.fixture
+def rrsa(kms: FakeKms, tmp_path: Path) -> dict[str, str]:
+    """The environment of a pod with RRSA."""
+    token = tmp_path / "token"
+    token.write_text(jwt())
+    return {
+        "ALIBABA_CLOUD_ROLE_ARN": kms.add_role("kmseal", subjects=("system:serviceaccount:kmseal:*",)),
+        "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": kms.add_oidc_provider("ack-rrsa"),
+        "ALIBABA_CLOUD_OIDC_TOKEN_FILE": str(token),
+        "ALIBABA_CLOUD_STS_ENDPOINT": kms.endpoint(HANGZHOU),
+    }
+
+
+async def test_rrsa_exchanges_the_token_once_and_signs_with_what_it_gets(
+    kms: FakeKms, settings: KmsSettings, rrsa: dict[str, str]
+) -> None:
+    """Twenty calls at once meet a cold start: one AssumeRoleWithOIDC, and KMS accepts the security token."""
+    async with Keyring(settings, rrsa) as keyring:
+        arn = kms.create_key()
+        await asyncio.gather(*[keyring.generate(arn, CONTEXT) for _ in range(20)])
+    assert kms.calls["AssumeRoleWithOIDC"] == 1
+    assert {record.identity for record in kms.audit.of("GenerateDataKey")} == {"kmseal/kmseal"}
+
+
+async def test_a_role_that_does_not_trust_the_token_is_bad_credentials(
+    kms: FakeKms, settings: KmsSettings, rrsa: dict[str, str], tmp_path: Path
+) -> None:
+    """The remedy points to the trust policy; a corrected token file is enough to heal."""
+    (tmp_path / "token").write_text(jwt("system:serviceaccount:other:thing"))
+    now = [0.0]
+    async with Keyring(settings, rrsa, timing=Timing(clock=lambda: now[0])) as keyring:
+        arn = kms.create_key()
+        for _ in range(3):
+            with pytest.raises(BadCredentials, match="trust policy"):
+                await keyring.generate(arn, CONTEXT)
+        assert kms.calls["AssumeRoleWithOIDC"] == 1, "a failed exchange is not repeated for each call"
+        (tmp_path / "token").write_text(jwt())
+        now[0] += 60.0
+        await keyring.generate(arn, CONTEXT)
+
+
+async def test_a_temporary_key_that_kms_refuses_is_renewed_once(
+    kms: FakeKms, settings: KmsSettings, rrsa: dict[str, str]
+) -> None:
+    """Revoked before its time: the call itself succeeds, after one more exchange."""
+    async with Keyring(settings, rrsa) as keyring:
+        arn = kms.create_key()
+        await keyring.generate(arn, CONTEXT)
+        kms.faults.add(
+            Fault(FaultKind.ERROR, ("Generate*",), times=1, status=400, code="InvalidSecurityToken.Expired", message="")
+        )
+        await keyring.generate(arn, CONTEXT)
+    assert kms.calls["AssumeRoleWithOIDC"] == 2
+
+
+async def test_a_missing_token_file_is_misconfigured(
+    kms: FakeKms, settings: KmsSettings, rrsa: dict[str, str], tmp_path: Path
+) -> None:
+    """The error names variable and file."""
+    (tmp_path / "token").unlink()
+    async with Keyring(settings, rrsa) as keyring:
+        with pytest.raises(Misconfigured, match="token") as caught:
+            await keyring.generate(kms.create_key(), CONTEXT)
+    assert caught.value.field == "ALIBABA_CLOUD_OIDC_TOKEN_FILE"
+
+
+async def test_the_gateway_of_an_instance_serves_all_but_descriptions(certificates: Path) -> None:
+    """It has neither ReEncrypt nor DescribeKey: re-wrapping goes through here, and describing says what to do."""
+    async with FakeKms((HANGZHOU,), folder=certificates, dedicated_gateway=True) as kms:
+        settings = KmsSettings(endpoints={"*": kms.endpoint()}, ca_file=kms.ca_file)
+        async with Keyring(settings, environment(kms.add_identity("operator"))) as keyring:
+            arn = kms.create_key()
+            fresh = await keyring.generate(arn, CONTEXT)
+            version = kms.rotate(arn)
+            again = await keyring.rewrap(fresh.wrapping, arn, CONTEXT)
+            assert again.key_version_id == version
+            assert (await keyring.unwrap([again], CONTEXT)).data_key == fresh.data_key
+            with pytest.raises(Refused, match="shared endpoint") as caught:
+                await keyring.describe(arn)
+            assert caught.value.reason == "UnsupportedOperation"
+
+
+# -- leaks
+
+
+FAULTS: dict[str, Callable[[FakeKms, str], Any]] = {
+    "none": lambda kms, arn: None,
+    "throttled": lambda kms, arn: kms.faults.add(throttling(retry_after=9000)),
+    "server error": lambda kms, arn: kms.faults.add(Fault(FaultKind.ERROR)),
+    "bad gateway": lambda kms, arn: kms.faults.add(Fault(FaultKind.BAD_GATEWAY)),
+    "html": lambda kms, arn: kms.faults.add(Fault(FaultKind.HTML)),
+    "reset": lambda kms, arn: kms.faults.add(Fault(FaultKind.RESET)),
+    "truncated": lambda kms, arn: kms.faults.add(Fault(FaultKind.TRUNCATE)),
+    "lost": lambda kms, arn: kms.faults.add(Fault(FaultKind.LOST)),
+    "drip": lambda kms, arn: kms.faults.add(Fault(FaultKind.DRIP, seconds=0.05)),
+    "late": lambda kms, arn: kms.faults.add(latency(5.0)),
+    "disabled": lambda kms, arn: kms.disable(arn),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("signing", ["access key", "rrsa"])
+async def test_no_secret_reaches_an_error_or_a_log(
+    fault: str, signing: str, kms: FakeKms, settings: KmsSettings, rrsa: dict[str, str],
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Data key, wrapped bytes, access key secret, security token and JWT, with all loggers at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    asyncio.get_running_loop().set_debug(True)
+    identity = kms.add_identity("operator")
+    found = environment(identity) if signing == "access key" else rrsa
+    arn = kms.create_key()
+    async with Keyring(settings, environment(identity)) as keyring:
+        fresh = await keyring.generate(arn, CONTEXT)
+    raised: list[KmsealError] = []
+    FAULTS[fault](kms, arn)
+    async with Keyring(replace(settings, deadline_seconds=0.3, attempt_seconds=0.2), found) as keyring:
+        for work in (
+            lambda: keyring.generate(arn, CONTEXT),
+            lambda: keyring.wrap(arn, fresh.data_key, CONTEXT),
+            lambda: keyring.unwrap([fresh.wrapping], CONTEXT),
+            lambda: keyring.unwrap([fresh.wrapping], {"another": "context"}),
+            lambda: keyring.rewrap(fresh.wrapping, arn, CONTEXT),
+        ):
+            try:
+                await work()
+            except KmsealError as error:
+                raised.append(error)
+    assert len(raised) == (1 if fault == "none" else 5)
+    secrets = [
+        fresh.data_key.reveal(),
+        fresh.data_key.reveal().hex().encode(),
+        base64.b64encode(fresh.data_key.reveal()).rstrip(b"="),
+        base64.b64encode(fresh.wrapping.wrapped)[50:90],
+        identity.access_key_secret.encode(),
+        Path(rrsa["ALIBABA_CLOUD_OIDC_TOKEN_FILE"]).read_bytes()[30:],
+        *[other.security_token.encode() for other in kms.identities if other.security_token],
+        *[other.access_key_secret.encode() for other in kms.identities],
+    ]
+    out, err = capfd.readouterr()
+    shown = [out, err, caplog.text, *[f"{error} {error!r} {error.__dict__}" for error in raised]]
+    for error in raised:
+        assert error.__cause__ is None
+        chain: BaseException | None = error
+        while chain is not None:
+            shown.append(f"{type(chain)} {chain} {chain!r}")
+            chain = chain.__context__
+    text = "\n".join(shown).encode()
+    assert [secret for secret in secrets if secret in text] == []
