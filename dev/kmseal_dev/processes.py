@@ -8,7 +8,7 @@ servers before their parent decides what to do. It must only ever signal process
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,10 +59,11 @@ class ServerGroup:
             process_group=0,
         )
 
-    def start(self, name: str, command: Sequence[str | Path]) -> Server:
+    def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Server:
+        """Starts it in the folder; ``environment`` is added to a bare one."""
         log = self._folder / f"{name}.log"
         # A bare environment: neither a proxy nor a GODEBUG or GOMAXPROCS of the user's shell reaches the servers.
-        environment = {"PATH": os.defpath, "HOME": str(self._folder)}
+        bare = {"PATH": os.defpath, "HOME": str(self._folder)}
         with log.open("ab") as output:
             try:
                 process = subprocess.Popen(
@@ -71,7 +72,7 @@ class ServerGroup:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=self._folder,
-                    env=environment,
+                    env={**bare, **(environment or {})},
                     process_group=self._warden.pid,
                 )
             except OSError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
+from kmseal.errors import Misconfigured
 from kmseal_operator.feed import Feed
 from kmseal_operator.metrics import CONTENT_TYPE, Metrics
 
@@ -32,7 +33,7 @@ class Health:
         return all(not feed.connected or now - feed.heard_at < self._silence for feed in self._feeds)
 
     async def start(self, listen: str) -> web.AppRunner:
-        """Binds the address ``host:port`` and serves; the caller cleans the runner up."""
+        """Binds the address ``host:port`` and serves; the caller cleans the runner up. Raises Misconfigured."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -40,7 +41,15 @@ class Health:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         host, _, port = listen.rpartition(":")
-        await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+        try:
+            await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+        except (OSError, ValueError, OverflowError):
+            await runner.cleanup()
+            raise Misconfigured(
+                "health and metrics cannot be served at this address",
+                field="--listen",
+                remedy="give a free address as host:port",
+            ) from None
         return runner
 
     async def _healthz(self, request: web.Request) -> web.Response:

@@ -111,7 +111,8 @@ class RefreshedCredentials:
 
     async def renew(self, refused: Credentials) -> bool:
         """Exchanges again, unless that was done for another caller, or a moment ago."""
-        if self._current is refused and self._timing.clock() - self._renewed_at >= _RENEW_PAUSE:
+        running = self._running is not None and not self._running.done()
+        if self._current is refused and (running or self._timing.clock() - self._renewed_at >= _RENEW_PAUSE):
             self._renewed_at = self._timing.clock()
             await self._exchange_once()
         return self._current is not None and self._current is not refused

@@ -24,6 +24,12 @@ _METADATA: Final = frozenset({"DescribeKey"})
 _DEFAULT_PAUSE: Final = 1.0
 """Seconds without requests after KMS throttled without saying for how long: its quotas are per second."""
 
+_MARGIN: Final = 0.05
+"""Seconds that a request ends before the deadline: it must end by its own limit, for the breaker to learn of it."""
+
+_LEAST_FOR_A_RETRY: Final = 0.25
+"""Seconds that a retry must have: with less it would only put a time-out in the place of what is really wrong."""
+
 
 class Gateway:
     """A region's endpoint."""
@@ -64,18 +70,16 @@ class Gateway:
         :param send: one request, and the reading of its answer
         """
         deadline = self._timing.clock() + self._settings.deadline_seconds
-        late: Unavailable
         try:
             async with asyncio.timeout(self._settings.deadline_seconds):
                 return await retry(
-                    lambda: self._attempt(operation, key, send, deadline), deadline=deadline, timing=self._timing
+                    lambda: self._attempt(operation, key, send, deadline),
+                    deadline=deadline - _LEAST_FOR_A_RETRY,
+                    timing=self._timing,
                 )
         except TimeoutError:
-            late = Unavailable(
-                f"KMS in region {self._region} did not answer within {self._settings.deadline_seconds:g} s",
-                remedy="it is tried again",
-            )
-        raise late
+            pass
+        raise self._too_late()
 
     async def _attempt(
         self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]], deadline: float
@@ -103,9 +107,11 @@ class Gateway:
     async def _request(
         self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]], deadline: float
     ) -> _T:
+        started = self._timing.clock()
+        seconds = min(self._settings.attempt_seconds, deadline - started - _MARGIN)
+        if seconds <= 0:
+            raise self._too_late()
         with self._breaker.guarding():
-            started = self._timing.clock()
-            seconds = max(0.0, min(self._settings.attempt_seconds, deadline - started))
             result = "Cancelled"
             try:
                 outcome = await send(self._client, Call(key, seconds))
@@ -117,3 +123,9 @@ class Gateway:
                 return outcome
             finally:
                 self._observer(operation, key.arn, result, self._timing.clock() - started)
+
+    def _too_late(self) -> Unavailable:
+        return Unavailable(
+            f"KMS in region {self._region} did not answer within {self._settings.deadline_seconds:g} s",
+            remedy="it is tried again",
+        )

@@ -41,7 +41,7 @@ async def process(bench: Any, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def test_the_program_works_under_its_own_rights(bench: Any, process: Any, wait_until: Any) -> None:
-    """With the shipped RBAC it makes the Secret, heals it, reports events, logs JSON only, and ends on SIGTERM with 0."""
+    """With the shipped RBAC it makes and heals the Secret, tells events, logs JSON only, and ends on SIGTERM with 0."""
     await bench.apply(await bench.seal("db", {"a": b"1"}))
     await bench.reason("db", "Applied")
     await bench.delete("secrets", "db")

@@ -61,10 +61,8 @@ def verify(request: Any, secret: str) -> None:
     digest = hashlib.sha256(request.body).hexdigest()
     assert request.headers["x-acs-content-sha256"] == digest
     query = "&".join(f"{quote(k, safe='~')}={quote(v, safe='~')}" for k, v in request.query)
-    canonical = "\n".join(
-        [request.method, request.path, query, *[f"{name}:{request.headers[name]}" for name in signed], ""]
-        + [";".join(signed), digest]
-    )
+    headers = "".join(f"{name}:{request.headers[name]}\n" for name in signed)
+    canonical = "\n".join([request.method, request.path, query, headers, parts["SignedHeaders"], digest])
     to_sign = f"{algorithm}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     assert hmac.new(secret.encode(), to_sign.encode(), hashlib.sha256).hexdigest() == parts["Signature"]
 

@@ -135,7 +135,7 @@ async def test_a_code_that_is_no_code_is_not_repeated(
 async def test_throttling_says_how_long_to_wait(
     header: str | None, seconds: float, raw_server: Server, respond: Any, open_keyring: Any, wrapping: Wrapping
 ) -> None:
-    """x-acs-retry-after is milliseconds; nonsense counts as absent, and absent means a second: quotas are per second."""
+    """x-acs-retry-after is milliseconds; nonsense counts as absent, and absent means a second, as quotas are."""
     headers = {} if header is None else {"x-acs-retry-after": header}
     server = await raw_server(respond(429, body(Code="Rejected.Throttling"), headers))
     error = await fail(open_keyring(server), wrapping)
@@ -408,3 +408,111 @@ async def test_a_missing_ca_file_is_misconfigured(
         assert isinstance(error, Misconfigured)
         assert error.field == "KMSEAL_KMS_CA_FILE"
         assert name in str(error)
+
+
+METADATA = {"Arn": "acs:kms:cn-hangzhou:1:key/k-1", "KeyState": "Enabled", "PrimaryKeyVersion": "v-1", "KeyId": "k-1"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Arn": None},
+        {"Arn": "acs:kms:cn-hangzhou:1:alias/k"},
+        {"Arn": "acs:kms:cn-beijing:1:key/k-1"},
+        {"KeyState": "Asleep"},
+        {"KeyState": 1},
+        {"PrimaryKeyVersion": None},
+        {"PrimaryKeyVersion": "a b"},
+    ],
+    ids=str,
+)
+async def test_a_description_of_the_wrong_form_is_unavailable(
+    changes: dict[str, Any], raw_server: Server, respond: Any, open_keyring: Any, arn: str
+) -> None:
+    """Unknown states too: nothing is decided by what we do not know."""
+    server = await raw_server(respond(200, body(KeyMetadata=METADATA | changes)))
+    async with open_keyring(server) as keyring:
+        with pytest.raises(Unavailable):
+            await keyring.describe(arn)
+
+
+@pytest.mark.parametrize("metadata", [None, [], "x", 5])
+async def test_a_description_without_metadata_is_unavailable(
+    metadata: Any, raw_server: Server, respond: Any, open_keyring: Any, arn: str
+) -> None:
+    """Whatever JSON stands in its place."""
+    server = await raw_server(respond(200, body(KeyMetadata=metadata)))
+    async with open_keyring(server) as keyring:
+        with pytest.raises(Unavailable):
+            await keyring.describe(arn)
+
+
+async def test_a_description_names_the_key_by_its_own_account(
+    raw_server: Server, respond: Any, open_keyring: Any, arn: str
+) -> None:
+    """An account that somebody made up in a key's name does not come back."""
+    server = await raw_server(respond(200, body(KeyMetadata=METADATA)))
+    async with open_keyring(server) as keyring:
+        description = await keyring.describe(arn)
+    assert (description.key_id, description.primary_version) == ("acs:kms:cn-hangzhou:1:key/k-1", "v-1")
+
+
+FRESH = {"KeyId": "k-1", "KeyVersionId": "v-1", "Plaintext": CANARY, "CiphertextBlob": "d3JhcHBlZA=="}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Plaintext": "c2hvcnQ="},
+        {"Plaintext": ""},
+        {"CiphertextBlob": ""},
+        {"CiphertextBlob": None},
+        {"CiphertextBlob": "A" * 16_000},
+        {"KeyId": "alias/x"},
+    ],
+    ids=lambda changes: str(changes)[:30],
+)
+async def test_a_fresh_data_key_of_the_wrong_form_is_unavailable(
+    changes: dict[str, Any], raw_server: Server, respond: Any, open_keyring: Any, arn: str
+) -> None:
+    """A data key that is not 32 bytes, or a wrapping that the format does not know, is never sealed with."""
+    server = await raw_server(respond(200, body(**FRESH | changes)))
+    async with open_keyring(server) as keyring:
+        with pytest.raises(Unavailable):
+            await keyring.generate(arn, {})
+
+
+async def test_a_wrapping_by_a_public_key_is_opened_with_its_key_and_version(
+    raw_server: Server, respond: Any, open_keyring: Any, arn: str
+) -> None:
+    """AsymmetricDecrypt needs both, and knows no context."""
+    server = await raw_server(respond(200, GOOD))
+    asymmetric = Wrapping(arn, "version-1", Algorithm.RSAES_OAEP_SHA_256, b"wrapped")
+    async with open_keyring(server) as keyring:
+        opened = await keyring.unwrap([asymmetric], {"a": "b"})
+    (request,) = server.requests
+    assert request.headers["x-acs-action"] == "AsymmetricDecrypt"
+    assert dict(request.query) == {
+        "Algorithm": "RSAES_OAEP_SHA_256",
+        "CiphertextBlob": "d3JhcHBlZA==",
+        "KeyId": arn,
+        "KeyVersionId": "version-1",
+    }
+    assert opened.key_version_id == "version-1"
+
+
+async def test_requests_that_run_into_the_deadline_open_the_breaker(
+    raw_server: Server, open_keyring: Any, wrapping: Wrapping
+) -> None:
+    """A hanging region must cost a few time-outs and not one per object, even where the deadline is what ends them."""
+
+    async def hang(request: Any, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(10)
+
+    server = await raw_server(hang)
+    keyring = open_keyring(server, timing=Timing(), deadline_seconds=0.15, attempt_seconds=9.0, breaker_failures=2)
+    async with keyring:
+        for _ in range(6):
+            with pytest.raises(Unavailable):
+                await keyring.unwrap([wrapping], {})
+    assert len(server.requests) == 2

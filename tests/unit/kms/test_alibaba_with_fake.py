@@ -453,10 +453,10 @@ async def test_no_secret_reaches_an_error_or_a_log(
         *[other.access_key_secret.encode() for other in kms.identities],
     ]
     out, err = capfd.readouterr()
-    shown = [out, err, caplog.text, *[f"{error} {error!r} {error.__dict__}" for error in raised]]
-    for error in raised:
-        assert error.__cause__ is None
-        chain: BaseException | None = error
+    shown = [out, err, caplog.text, *[f"{one} {one!r} {one.__dict__}" for one in raised]]
+    for one in raised:
+        assert one.__cause__ is None
+        chain: BaseException | None = one
         while chain is not None:
             shown.append(f"{type(chain)} {chain} {chain!r}")
             chain = chain.__context__

@@ -1,0 +1,233 @@
+"""``python -m kmseal_dev.demo``: the main job end to end, on a real API server, as a person would do it by hand.
+
+A developer, who may seal and not open, turns a .env file and a TLS pair into manifests, applies them, and changes one
+value; the operator makes the Secrets, heals one that is deleted, and refuses a copy in another namespace. Every command
+is shown as it is run. It is a test as well: whatever is not as expected ends it with exit code 1 and the ends of the logs.
+
+All values are made up; so they may be shown. It must leave nothing running, and no file, unless --keep is given.
+"""
+
+import argparse
+import difflib
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from kmseal_dev.binaries import find_binaries
+from kmseal_dev.certificates import Authority
+from kmseal_dev.errors import ControlPlaneError
+from kmseal_dev.playground import REPOSITORY, Playground
+
+KEY: Final = "acs:kms:cn-hangzhou:1000000000000001:alias/app"
+VALUES: Final = {"DATABASE_URL": "postgres://app@db.prod/shop", "DATABASE_PASSWORD": "made-up-Tr0mbone", "LOG_LEVEL": "info"}
+NEW_PASSWORD: Final = "changed-Xyl0phone"  # noqa: S105  # Made up, like the ones above.
+SHOW_VALUES: Final = (
+    "kubectl get secret app -n prod -o go-template="
+    """'{{range $name, $value := .data}}{{$name}}={{$value | base64decode}}{{"\\n"}}{{end}}'"""
+)
+READY_MESSAGE: Final = """{.status.conditions[?(@.type=="Ready")].message}"""
+# Ciphertext has long lines, and nobody reads it to the end.
+WIDTH: Final = 118
+
+
+class Unexpected(Exception):
+    """A step did not do what it should; the message says which."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kmseal_dev.demo", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    arguments = parser.parse_args()
+    # A service manager's or a CI system's way to end us cleans up like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        binaries = find_binaries()
+        started = time.monotonic()
+        with Playground(binaries) as playground:
+            try:
+                Demo(playground).tell()
+            except (Unexpected, ControlPlaneError, subprocess.TimeoutExpired) as error:
+                sys.exit(f"\nNot as expected: {error}\n\n{playground.log_tails()}")
+            print(f"\nAll as expected, in {time.monotonic() - started:.0f} s.", flush=True)
+            if arguments.keep:
+                _keep(playground)
+    except ControlPlaneError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(0 if arguments.keep else 130)
+
+
+class Demo:
+    """The story; each step shows commands and checks what came of them."""
+
+    def __init__(self, playground: Playground) -> None:
+        self._playground = playground
+        self._steps = 0
+
+    def tell(self) -> None:
+        self._install()
+        self._seal_env_file()
+        self._apply()
+        self._seal_tls_pair()
+        self._change_one_value()
+        self._heal()
+        self._refuse_copy()
+        self._look_back()
+
+    def _install(self) -> None:
+        self._headline("A real API server, a KMS to play with, and the operator with the rights of its role")
+        self._run("kubectl create namespace kmseal-system && kubectl create namespace prod && "
+                  "kubectl create namespace staging")  # fmt: skip
+        (self._playground.folder / "crds").symlink_to(REPOSITORY / "crds")
+        (self._playground.folder / "operator").symlink_to(REPOSITORY / "operator")
+        self._run("kubectl apply -f crds/ -f operator/rbac.yaml")
+        self._run("kubectl wait --for=condition=Established crd/encryptedsecrets.kmseal.dev --timeout=30s")
+        self._run("kmseal dev key create --alias app")
+        self._playground.start_operator()
+        self._playground.environment["KMSEAL_KEY"] = KEY
+        print("  kmseal-operator is ready.")
+
+    def _seal_env_file(self) -> None:
+        self._headline("A developer, who may call GenerateDataKey and nothing else, seals a .env file")
+        lines = "".join(f"{name}={value}\n" for name, value in VALUES.items())
+        self._write(".env", "# All made up.\n" + lines)
+        print(f"  $ . ./kms.env.developer\n  $ export KMSEAL_KEY={KEY}")
+        self._run("cat .env")
+        self._run("kmseal create app -n prod --from-env-file .env -w app.yaml")
+        manifest = self._run("cat app.yaml")
+        self._expect(not any(value in manifest for value in VALUES.values() if len(value) > 8), "no value in the manifest")
+        denied = self._run("kmseal decrypt app.yaml", fails=True)
+        self._expect(not any(value in denied for value in VALUES.values()), "no value in what the refusal says")
+
+    def _apply(self) -> None:
+        self._headline("The manifest becomes a Secret")
+        self._run("kubectl apply -f app.yaml")
+        self._wait_ready("app")
+        self._expect(self._run(SHOW_VALUES) == _as_lines(VALUES), "the Secret holds the values of the .env file")
+
+    def _seal_tls_pair(self) -> None:
+        self._headline("A certificate and its key, with the type that ingress controllers expect")
+        pair = Authority().server("shop.example.com")
+        self._write("site.crt", pair.public.decode())
+        self._write("site.key", pair.private.decode())
+        self._run("kmseal create site -n prod --tls-cert site.crt --tls-key site.key -w site.yaml")
+        self._run("kubectl apply -f site.yaml")
+        self._wait_ready("site")
+        listed = self._run("kubectl get secrets -n prod")
+        self._expect("kubernetes.io/tls" in listed, "a Secret of type kubernetes.io/tls")
+
+    def _change_one_value(self) -> None:
+        self._headline("One value changes, without the right to read the others: one value line and its data key")
+        folder = self._playground.folder
+        before = (folder / "app.yaml").read_text()
+        self._write("new-password", NEW_PASSWORD)
+        self._run("cp app.yaml committed.yaml && kmseal set app.yaml DATABASE_PASSWORD=@new-password")
+        self._run("diff -u committed.yaml app.yaml | tail -n +3", show=True)
+        removed, added = _changed_lines(before, (folder / "app.yaml").read_text())
+        self._expect([line.split(":")[0].strip() for line in removed] == ["DATABASE_PASSWORD"], "one line replaced")
+        self._expect(len([line for line in added if ": v1." in line]) == 1, "one value line added")
+        decrypts = self._count("Decrypt")
+        self._run("kubectl apply -f app.yaml")
+        self._wait_ready("app")
+        changed = {**VALUES, "DATABASE_PASSWORD": NEW_PASSWORD}
+        self._expect(self._run(SHOW_VALUES) == _as_lines(changed), "the Secret holds the new password, the rest as before")
+        self._expect(self._count("Decrypt") - decrypts == 2, "one Decrypt for each of the two data keys")
+        self._run("kubectl get encryptedsecrets -n prod")
+
+    def _heal(self) -> None:
+        self._headline("A Secret that somebody deletes is back at once")
+        self._run("kubectl delete secret app -n prod")
+        self._run("kubectl wait --for=create secret/app -n prod --timeout=30s")
+        changed = {**VALUES, "DATABASE_PASSWORD": NEW_PASSWORD}
+        self._expect(self._run(SHOW_VALUES) == _as_lines(changed), "the same values as before")
+
+    def _refuse_copy(self) -> None:
+        self._headline("A copy in another namespace does not open, and KMS is not even asked")
+        calls = len(self._playground.kms_calls())
+        self._run("sed 's/namespace: prod/namespace: staging/' app.yaml | kubectl apply -f -")
+        self._run("kubectl wait --for=condition=Ready=False encryptedsecret/app -n staging --timeout=30s")
+        listed = self._run("kubectl get encryptedsecrets -A")
+        self._expect("WrongPlace" in listed, "the reason WrongPlace")
+        self._run(f"kubectl get encryptedsecret app -n staging -o jsonpath='{READY_MESSAGE}{{\"\\n\"}}'")
+        self._run("kubectl get secret app -n staging", fails=True)
+        self._expect(len(self._playground.kms_calls()) == calls, "no call of KMS")
+
+    def _look_back(self) -> None:
+        self._headline("What KMS was asked, by whom")
+        counts = Counter((call["identity"], call["action"], call["result"]) for call in self._playground.kms_calls())
+        for (identity, action, result), count in sorted(counts.items()):
+            print(f"  {count:3}  {identity:10} {action:16} {result}")
+        self._expect(counts["developer", "GenerateDataKey", "Success"] == 3, "one data key for each seal and change")
+        self._expect(counts["developer", "Decrypt", "Success"] == 0, "the developer opened nothing")
+        # One for each of the two new objects, and two data keys each for the change and for the healing.
+        self._expect(counts["operator", "Decrypt", "Success"] == 6, "one Decrypt for each data key of a change")
+        texts = [*self._playground.logs().values(), self._playground.audit_file.read_text()]
+        leaked = [value for value in (*VALUES.values(), NEW_PASSWORD) if len(value) > 8 and any(value in t for t in texts)]
+        self._expect(not leaked, "no value in any log")
+
+    def _count(self, action: str) -> int:
+        return sum(call["action"] == action and call["result"] == "Success" for call in self._playground.kms_calls())
+
+    def _wait_ready(self, name: str) -> None:
+        self._run(f"kubectl wait --for=condition=Ready encryptedsecret/{name} -n prod --timeout=30s")
+
+    def _headline(self, text: str) -> None:
+        self._steps += 1
+        print(f"\n{self._steps}. {text}", flush=True)
+
+    def _run(self, line: str, *, fails: bool = False, show: bool = True) -> str:
+        """Shows a command with what it prints, and returns that; it must succeed, or fail where ``fails``."""
+        print(f"  $ {line}", flush=True)
+        done = self._playground.run(line)
+        if show:
+            for text in done.stdout.splitlines():
+                print(f"    {text if len(text) <= WIDTH else text[:WIDTH] + '…'}", flush=True)
+        if (done.returncode != 0) is not fails:
+            raise Unexpected(f"exit code {done.returncode} of: {line}")
+        return done.stdout
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._playground.folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+    def _expect(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise Unexpected(what)
+        print(f"    ✓ {what}", flush=True)
+
+
+def _as_lines(values: dict[str, str]) -> str:
+    return "".join(f"{name}={values[name]}\n" for name in sorted(values))
+
+
+def _changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
+    """The lines that a diff removes and adds."""
+    changes = list(difflib.ndiff(before.splitlines(), after.splitlines()))
+    removed = [line[2:] for line in changes if line.startswith("- ")]
+    return removed, [line[2:] for line in changes if line.startswith("+ ")]
+
+
+def _keep(playground: Playground) -> None:
+    names = ("PATH", "KUBECONFIG", "KMSEAL_DEV_ADMIN", "KMSEAL_KEY")
+    print("\nAll of it keeps running. In another shell:")
+    print(f"  cd {playground.folder}\n  . ./kms.env.developer")
+    for name in names:
+        value = playground.environment[name]
+        print(f"  export {name}={value}" + (":$PATH" if name == "PATH" else ""))
+    print("Then, for example:")
+    print("  kmseal set app.yaml LOG_LEVEL && kubectl apply -f app.yaml && kubectl get encryptedsecrets -A")
+    print("  kmseal dev key list; kmseal dev key disable <ARN>      # the kill switch")
+    print("  (. ./kms.env.operator; kmseal decrypt app.yaml)       # as one who may open")
+    print(f"Logs: operator.log, kms.log and {Path(playground.audit_file).name}. Ctrl-C ends it and removes the folder.", flush=True)
+    while True:
+        playground.check_alive()
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

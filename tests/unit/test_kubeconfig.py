@@ -1,0 +1,87 @@
+"""kubeconfig files and tokens: what is read, and what is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kmseal.errors import Misconfigured
+from kmseal.kubeconfig import Token, find_access, load_kubeconfig
+
+
+def write(folder: Path, user: dict[str, Any], cluster: dict[str, Any] | None = None) -> Path:
+    content = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "n"}}],
+        "clusters": [{"name": "k", "cluster": cluster or {"server": "http://127.0.0.1:1/"}}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path = folder / "config"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_the_current_context_is_read(tmp_path: Path) -> None:
+    """Server, token and namespace come from the current context."""
+    access = load_kubeconfig(write(tmp_path, {"token": "t"}))
+    assert (access.server, access.token.get(), access.namespace) == ("http://127.0.0.1:1", "t", "n")
+
+
+def test_kubeconfig_variable_is_followed(tmp_path: Path) -> None:
+    """Without an explicit file, KUBECONFIG says which."""
+    path = write(tmp_path, {"token": "t"})
+    assert find_access({"KUBECONFIG": str(path)}).token.get() == "t"
+
+
+@pytest.mark.parametrize("plugin", ["exec", "auth-provider"])
+def test_plugins_are_not_run(tmp_path: Path, plugin: str) -> None:
+    """A credential plugin is refused by the path of its field."""
+    with pytest.raises(Misconfigured) as caught:
+        load_kubeconfig(write(tmp_path, {plugin: {"command": "/bin/true"}}))
+    assert caught.value.field.endswith(plugin)
+
+
+def test_verification_cannot_be_switched_off(tmp_path: Path) -> None:
+    """insecure-skip-tls-verify is refused."""
+    cluster = {"server": "https://127.0.0.1:1", "insecure-skip-tls-verify": True}
+    with pytest.raises(Misconfigured, match="verification"):
+        load_kubeconfig(write(tmp_path, {"token": "t"}, cluster))
+
+
+@pytest.mark.parametrize("text", ["]", "a: 1", "contexts: 3\ncurrent-context: c"])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    """What is no kubeconfig is refused with the file's name."""
+    path = tmp_path / "config"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(Misconfigured, match=str(path)):
+        load_kubeconfig(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is refused with its name and the remedy."""
+    with pytest.raises(Misconfigured, match="--kubeconfig"):
+        load_kubeconfig(tmp_path / "none")
+
+
+def test_bad_certificates_are_refused(tmp_path: Path) -> None:
+    """Certificate data that is no certificate is refused without quoting it."""
+    cluster = {"server": "https://127.0.0.1:1", "certificate-authority-data": "Y2FuYXJ5"}
+    with pytest.raises(Misconfigured) as caught:
+        load_kubeconfig(write(tmp_path, {"token": "t"}, cluster))
+    assert "canary" not in str(caught.value)
+
+
+def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
+    """A renewed token is taken up within a minute, and the file is not read more often."""
+    now = 0.0
+    path = tmp_path / "token"
+    path.write_text("one\n", encoding="ascii")
+    token = Token(path, clock=lambda: now)
+    assert token.get() == "one"
+    path.write_text("two\n", encoding="ascii")
+    now = 59.0
+    assert token.get() == "one"
+    now = 61.0
+    assert token.get() == "two"
+    assert "two" not in repr(token)
