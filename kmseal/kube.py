@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -115,7 +116,8 @@ class KubeClient:
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._access.tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._user_agent},
-            trust_env=True,
+            # Found once: with trust_env each request would search the environment and the home folder anew.
+            proxy=_find_proxy(self._access.server),
         )
         return self
 
@@ -312,6 +314,12 @@ class KubeClient:
         finally:
             if write:
                 self._observer(*write, status)
+
+
+def _find_proxy(server: str) -> str | None:
+    """The proxy that the environment names for the API server, unless ``NO_PROXY`` excepts it."""
+    address = urlsplit(server)
+    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
 
 
 async def _json(answer: aiohttp.ClientResponse) -> Json:

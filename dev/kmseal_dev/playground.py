@@ -58,7 +58,7 @@ class Playground:
             raise
         # The rest of the user's environment stays out: a proxy, a profile or a kubeconfig would change what is shown.
         self.environment = {
-            "PATH": os.pathsep.join([str(PROGRAMS), str(self._cluster.programs.folder), os.defpath]),
+            "PATH": os.pathsep.join([self.programs_path, os.defpath]),
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "KUBECONFIG": str(self._cluster.kubeconfig),
@@ -73,11 +73,22 @@ class Playground:
     ) -> None:
         self._close()
 
+    @property
+    def programs_path(self) -> str:
+        """What to put in front of PATH to have kmseal and kubectl."""
+        return os.pathsep.join([str(PROGRAMS), str(self._cluster.programs.folder)])
+
     def start_operator(self) -> None:
         """Starts it and waits until it is ready; raises ControlPlaneError."""
         port = _free_port()
         kubeconfig = self._cluster.kubeconfig_for(OPERATOR_USER, ["system:serviceaccounts"])
-        command = [PROGRAMS / "kmseal-operator", "--kubeconfig", kubeconfig, "--listen", f"127.0.0.1:{port}"]
+        command: list[str | Path] = [
+            PROGRAMS / "kmseal-operator",
+            "--kubeconfig",
+            kubeconfig,
+            "--listen",
+            f"127.0.0.1:{port}",
+        ]
         operator = self._start("operator", command, self._identity("operator"))
         self._wait_for(operator, lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
 
@@ -120,7 +131,8 @@ class Playground:
         """The URL of the fake's switches, once it serves."""
         command: list[str | Path] = [PROGRAMS / "kmseal", "dev", "kms", "--output", "json"]
         command += ["--folder", self.folder / "kms-tls", "--env-file", self.folder / "kms.env"]
-        kms = self._start("kms", [*command, "--audit", self.audit_file])
+        command += ["--audit", self.audit_file]
+        kms = self._start("kms", command)
         # It prints one line, its summary, when clients may come.
         self._wait_for(kms, lambda: kms.log.read_text().endswith("}\n"))
         return str(json.loads(kms.log.read_text().splitlines()[-1])["admin"])

@@ -233,13 +233,21 @@ class Ledger:
         known.recorded = recorded
         if known.is_settled(self.target_of(key), key.name):
             known.body = None
+        elif recorded.ready == "True":
+            # The target has changed again between our write and this record.
+            self._queue.add(key)
 
-    def record_secret(self, key: Key, seen: Seen | None) -> None:
-        """Takes in what a worker has just written or found, before the feed shows it."""
-        if seen is None:
-            self._secrets.pop(key, None)
-        else:
+    def record_secret(self, key: Key, seen: Seen) -> None:
+        """Takes in what a worker has just written, unless the feed has shown something later already."""
+        before = self._secrets.get(key)
+        if before is None or before.uid != seen.uid or int(before.version) <= int(seen.version):
             self._secrets[key] = seen
+
+    def forget_secret(self, key: Key, uid: str) -> None:
+        """Takes in that a worker has just deleted a Secret, unless there is another one by that name already."""
+        before = self._secrets.get(key)
+        if before and before.uid == uid:
+            del self._secrets[key]
 
     def get(self, key: Key) -> Known | None:
         """The record of an object."""

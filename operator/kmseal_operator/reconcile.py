@@ -115,8 +115,7 @@ class Reconciler:
         for _ in range(_TURNS_MAX):
             decision = decide(inputs)
             if isinstance(decision, Report):
-                if decision.remove:
-                    await self._remove(key.namespace, known.recorded.target_name, decision.remove)
+                await self._leave_former(key, known, decision)
                 return decision.outcome, None
             assert isinstance(object_, EncryptedSecret), "what cannot be parsed is only reported"  # noqa: S101
             name = object_.target.name
@@ -139,8 +138,7 @@ class Reconciler:
                         raise
                     # Another Secret has that name by now, or none: look, and decide anew.
                 else:
-                    if decision.remove:
-                        await self._remove(key.namespace, known.recorded.target_name, decision.remove)
+                    await self._leave_former(key, known, decision)
                     return decision.outcome, (decision, name, seen)
             inputs = self._with_target(inputs, key, await self._look(key.namespace, name))
         raise Conflict("the target keeps changing while it is written", remedy="find out who else writes it")
@@ -200,9 +198,17 @@ class Reconciler:
         await self._kube.create(SECRETS, object_.namespace, body, manager=FIELD_MANAGER, dry_run=True)
         await self._kube.delete(SECRETS, object_.namespace, object_.target.name, uid=decision.uid)
 
+    async def _leave_former(self, key: Key, known: Known, decision: Report | Write) -> None:
+        """Removes the target of an earlier generation, or from it what a merging object had set there."""
+        former = known.recorded.target_name
+        if decision.remove:
+            await self._remove(key.namespace, former, decision.remove)
+        elif decision.outcome.ready and known.merges and former and (former != known.target or known.inject):
+            await self.release(Key(key.namespace, former), field_manager(key.name, merges=True))
+
     async def _remove(self, namespace: str, name: str, seen: Seen) -> None:
         await self._kube.delete(SECRETS, namespace, name, uid=seen.uid)
-        self._ledger.record_secret(Key(namespace, name), None)
+        self._ledger.forget_secret(Key(namespace, name), seen.uid)
 
     async def _record(self, key: Key, known: Known, outcome: Outcome, written: tuple[Write, str, Seen] | None) -> None:
         now, before = self._now(), known.recorded

@@ -1,14 +1,15 @@
 """Templates over the values of one object: a small, bounded subset of Jinja2 in its sandbox.
 
 Called while an object is opened. What a template may contain is an allow-list of syntax: text, values, constants, a few
-filters, joining and choosing. There are no loops, calls, assignments or arithmetic, so that the work and the size of a
+filters, and choosing. There are no loops, calls, assignments or arithmetic, so that the work and the size of a
 result are bounded by the template and the values; and there is nothing to name but the values. A template that is
 nothing but one value passes its bytes through unchanged.
 """
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -30,7 +31,6 @@ _ALLOWED: Final = (
     nodes.Getitem,
     nodes.Getattr,
     nodes.Filter,
-    nodes.Concat,
     nodes.If,
     nodes.CondExpr,
     nodes.Test,
@@ -40,6 +40,7 @@ _ALLOWED: Final = (
     nodes.Or,
     nodes.Not,
 )
+_NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
 _REMEDY: Final = (
     'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
     "indent, upper, lower and default, and {% if %}"
@@ -62,7 +63,15 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
         only = _only_value(tree)
         if only is not None and only in values:
             return values[only].reveal()
-        result = _ENVIRONMENT.from_string(tree).render({ROOT: {key: _text(value) for key, value in values.items()}})
+        result, size = [], 0
+        for piece in _ENVIRONMENT.from_string(tree).generate(
+            {ROOT: {key: _text(value) for key, value in values.items()}}
+        ):
+            # The limit holds while rendering: a short template can name a long value many times.
+            size += len(piece)
+            if size > VALUES_BYTES_MAX:
+                raise TemplateFailed("renders to more than a Secret can hold", field=field, remedy="shorten it")
+            result.append(piece)
     except TemplateFailed:
         raise
     except (TemplateError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -72,11 +81,14 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
             field=field,
             remedy=_REMEDY + "; name only values that exist",
         ) from None
-    return result.encode()
+    return "".join(result).encode()
 
 
 def _require_allowed(tree: nodes.Template, field: str) -> None:
-    for node in [tree, *tree.find_all(nodes.Node)]:
+    all_nodes = [tree, *tree.find_all(nodes.Node)]
+    if len(all_nodes) > _NODES_MAX:
+        raise TemplateFailed(f"has more than {_NODES_MAX} parts", field=field, remedy="split it into several")
+    for node in all_nodes:
         if not isinstance(node, _ALLOWED):
             raise TemplateFailed(f"{type(node).__name__} is not possible here", field=field, remedy=_REMEDY)
         if isinstance(node, nodes.Name) and node.name != ROOT:
@@ -127,16 +139,32 @@ def _default(value: Any, fallback: str = "") -> Any:
     return value or fallback
 
 
+def _bounded(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Escaping an escaped text grows it each time: without a bound a chain of filters could fill the memory."""
+
+    @wraps(work)
+    def checked(*arguments: Any) -> Any:
+        result = work(*arguments)
+        if len(result) > VALUES_BYTES_MAX:
+            raise ValueError("too long")
+        return result
+
+    return checked
+
+
 _FILTERS: Final = {
-    "b64encode": _b64encode,
-    "b64decode": _b64decode,
-    "tojson": lambda value: json.dumps(str(value), ensure_ascii=False),
-    "urlencode": lambda value: quote(str(value), safe=""),
-    "trim": lambda value: str(value).strip(),
-    "indent": _indent,
-    "upper": lambda value: str(value).upper(),
-    "lower": lambda value: str(value).lower(),
-    "default": _default,
+    name: _bounded(work)
+    for name, work in {
+        "b64encode": _b64encode,
+        "b64decode": _b64decode,
+        "tojson": lambda value: json.dumps(str(value), ensure_ascii=False),
+        "urlencode": lambda value: quote(str(value), safe=""),
+        "trim": lambda value: str(value).strip(),
+        "indent": _indent,
+        "upper": lambda value: str(value).upper(),
+        "lower": lambda value: str(value).lower(),
+        "default": _default,
+    }.items()
 }
 
 

@@ -24,6 +24,9 @@ _METADATA: Final = frozenset({"DescribeKey"})
 _DEFAULT_PAUSE: Final = 1.0
 """Seconds without requests after KMS throttled without saying for how long: its quotas are per second."""
 
+_LONGEST_PAUSE: Final = 60.0
+"""A server that asks for hours is asked again after a minute: one wrong header must not stop everything."""
+
 _MARGIN: Final = 0.05
 """Seconds that a request ends before the deadline: it must end by its own limit, for the breaker to learn of it."""
 
@@ -96,7 +99,7 @@ class Gateway:
                 return await self._request(operation, key, send, deadline)
             except Throttled as throttled:
                 # Said in the error too: else the retry would begin, and end at the bucket that is paused here.
-                throttled.retry_after = throttled.retry_after or _DEFAULT_PAUSE
+                throttled.retry_after = min(throttled.retry_after or _DEFAULT_PAUSE, _LONGEST_PAUSE)
                 bucket.pause(throttled.retry_after)
                 raise
             except BadCredentials:

@@ -47,12 +47,15 @@ def read_cli_profile(path: Path, profile: str) -> Credentials | OidcRole:
 def read_ini_profile(path: Path, profile: str) -> Credentials | OidcRole:
     """Reads ``credentials.ini``. ``profile`` empty: the section ``default``. Raises Misconfigured."""
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    readable = True
     try:
         parser.read_string(_read(path))
     except configparser.Error:
+        readable = False  # Raised below: this exception quotes the file, and would stay as the other's context.
+    if not readable:
         raise Misconfigured(
             f"{path} is not an ini file", remedy="write [default] with type, access_key_id and access_key_secret"
-        ) from None
+        )
     name = profile or "default"
     if not parser.has_section(name):
         raise _missing(path, name)
@@ -72,12 +75,15 @@ def read_ini_profile(path: Path, profile: str) -> Credentials | OidcRole:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
     except (OSError, ValueError):
+        text = None  # Raised below: a decoding error holds the whole file.
+    if text is None:
         raise Misconfigured(
             f"the profile file {path} cannot be read",
             remedy="make it readable to this user, or set access key variables",
-        ) from None
+        )
+    return text
 
 
 def _access_key(section: Mapping[str, str], path: Path, name: str, token: str = "") -> Credentials:

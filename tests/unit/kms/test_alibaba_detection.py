@@ -155,12 +155,21 @@ def test_a_malformed_cli_configuration_is_misconfigured(home: Path, content: str
         find_credentials({"HOME": str(home)})
 
 
+def test_a_file_that_is_no_text_is_misconfigured_and_not_quoted(home: Path) -> None:
+    """A decoding error would hold the whole file."""
+    (home / "binary.ini").write_bytes(b"canary \xff")
+    with pytest.raises(Misconfigured, match=r"binary\.ini cannot be read") as caught:
+        find_credentials({"ALIBABA_CLOUD_CREDENTIALS_FILE": str(home / "binary.ini")})
+    assert caught.value.__context__ is None
+
+
 def test_a_malformed_ini_file_is_misconfigured_and_not_quoted(home: Path) -> None:
     """configparser's own error would show the line."""
     (home / "broken.ini").write_text("canary-9F = \n[default\n")
     with pytest.raises(Misconfigured, match=r"broken\.ini is not an ini file") as caught:
         find_credentials({"ALIBABA_CLOUD_CREDENTIALS_FILE": str(home / "broken.ini")})
     assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(

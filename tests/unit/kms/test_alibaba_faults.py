@@ -130,12 +130,13 @@ async def test_a_code_that_is_no_code_is_not_repeated(
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("1500", 1.5), (None, 1.0), ("0", 1.0), ("-5", 1.0), ("soon", 1.0), ("9" * 400, 1.0)]
+    ("header", "seconds"),
+    [("1500", 1.5), (None, 1.0), ("0", 1.0), ("-5", 1.0), ("soon", 1.0), ("9" * 400, 1.0), ("86400000", 60.0)],
 )
 async def test_throttling_says_how_long_to_wait(
     header: str | None, seconds: float, raw_server: Server, respond: Any, open_keyring: Any, wrapping: Wrapping
 ) -> None:
-    """x-acs-retry-after is milliseconds; nonsense counts as absent, and absent means a second, as quotas are."""
+    """x-acs-retry-after is milliseconds; nonsense counts as absent, absent means a second, a day means a minute."""
     headers = {} if header is None else {"x-acs-retry-after": header}
     server = await raw_server(respond(429, body(Code="Rejected.Throttling"), headers))
     error = await fail(open_keyring(server), wrapping)
