@@ -8,7 +8,7 @@ server may quote what it refuses.
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -163,7 +163,7 @@ class KubeClient:
         metadata: bool = False,
         server_timeout: int = 300,
         silence: float = 90.0,
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncGenerator[Change, None]:
         """Yields changes since a resource version until the server ends the stream after ``server_timeout`` seconds.
 
         The server sends a bookmark about once a minute; a stream that is silent for ``silence`` seconds is dead and

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,10 @@ async def test_pages_and_watch(kube: KubeClient, namespace: str) -> None:
     pages = [page async for page in kube.pages(SECRETS, namespace, metadata=True, page_size=2)]
     assert [len(page.items) for page in pages] == [2, 2, 1]
     await kube.apply(SECRETS, namespace, "later", secret("later"), manager="m", force=True)
-    async for change in kube.watch(SECRETS, namespace, since=pages[-1].resource_version, metadata=True):
-        assert (change.type, change.object["metadata"]["name"]) == ("ADDED", "later")
-        assert "data" not in change.object
-        break
+    async with aclosing(kube.watch(SECRETS, namespace, since=pages[-1].resource_version, metadata=True)) as changes:
+        change = await anext(aiter(changes))
+    assert (change.type, change.object["metadata"]["name"]) == ("ADDED", "later")
+    assert "data" not in change.object
 
 
 async def test_too_old_a_watch_expires(control_plane: ControlPlane, kube: KubeClient, namespace: str) -> None:
