@@ -82,7 +82,12 @@ async def run_bare(kubeconfig: Path, namespace: str, count: int, environment: di
             }
             await kube.apply(SECRETS, namespace, object_.name, body, manager="bare", force=True)
             await kube.patch_status(
-                ENCRYPTED_SECRETS, namespace, object_.name, {"observedGeneration": 1}, manager="bare"
+                ENCRYPTED_SECRETS,
+                namespace,
+                object_.name,
+                {"observedGeneration": 1},
+                manager="bare",
+                version=int(items[index]["metadata"]["resourceVersion"]),
             )
 
         await in_parallel(handle, count)

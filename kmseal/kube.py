@@ -212,14 +212,18 @@ class KubeClient:
         )
 
     async def patch_status(
-        self, resource: Resource, namespace: str, name: str, status: Json, *, manager: str
+        self, resource: Resource, namespace: str, name: str, status: Json, *, version: int, manager: str
     ) -> Json | None:
-        """Merges ``status`` into an object's status; answers with its metadata, None where the object is gone."""
+        """Merges ``status`` into an object's status; answers with its metadata, None where the object is gone.
+
+        Raises Conflict unless the object still has the resource version ``version``: a status must not land on another
+        object of the same name (a uid in the patch would be ignored there: tried on a real API server).
+        """
         return await self._call(
             "PATCH",
             resource.path(namespace, name, "status"),
             query={"fieldManager": manager},
-            body={"status": status},
+            body={"metadata": {"resourceVersion": str(version)}, "status": status},
             content_type=_MERGE_PATCH,
             accept=_PARTIAL,
             absent_is_none=True,

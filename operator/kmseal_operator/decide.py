@@ -86,6 +86,8 @@ class Write:
     """The uid that the target must have; empty when it must not exist."""
     force: bool
     owned: bool
+    ours: bool
+    """Whether the target that is there was made by this object: only then may it be replaced."""
     prune: tuple[str, ...]
     """Data entries of an owned target that only others have set."""
     remove: Seen | None
@@ -140,9 +142,10 @@ def _place(object_: EncryptedSecret, inputs: Inputs, opened: Opened, former: See
                 Outcome(False, Reason.TARGET_MISSING, f"there is no Secret {object_.target.name} to merge into yet")
             )
         # Otherwise it is created, and the API server refuses if somebody else was first.
-        return Write(opened, "", force=True, owned=True, prune=(), remove=former, outcome=_APPLIED)
-    prune = target.foreign_data if _is_ours(target, object_, inputs.uid) and owned else ()
-    return Write(opened, target.uid, force=owned, owned=owned, prune=prune, remove=former, outcome=_APPLIED)
+        return Write(opened, "", force=True, owned=True, ours=False, prune=(), remove=former, outcome=_APPLIED)
+    ours = owned and _is_ours(target, object_, inputs.uid)
+    prune = target.foreign_data if ours else ()
+    return Write(opened, target.uid, force=owned, owned=owned, ours=ours, prune=prune, remove=former, outcome=_APPLIED)
 
 
 def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:

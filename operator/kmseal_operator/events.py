@@ -12,6 +12,7 @@ from kmseal.errors import KmsealError
 from kmseal.kube import EVENTS, KubeClient
 from kmseal_operator.backlog import Key
 from kmseal_operator.ledger import FIELD_MANAGER, Recorded
+from kmseal_operator.reasons import Reason
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Announcer:
         """Writes an event if the step from ``before`` to ``after`` is worth one. Never raises."""
         lost = after.ready == "False" and (before.ready != "False" or before.reason != after.reason)
         regained = after.ready == "True" and before.ready == "False"
-        if not (lost or regained) or after.reason == "Suspended":
+        if not (lost or regained) or after.reason == Reason.SUSPENDED:
             return
         body = {
             "apiVersion": "events.k8s.io/v1",

@@ -82,6 +82,7 @@ class Feed:
             except Expired:
                 self.connected = False
                 since = ""
+                await asyncio.sleep(self._backoff.delay(1))
             except KmsealError as error:
                 self.connected = False
                 since = self._since if self.synced.is_set() else ""

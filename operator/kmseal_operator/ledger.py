@@ -17,6 +17,8 @@ from kmseal_operator.queue import KeyedQueue
 from kmseal_operator.reasons import Reason
 
 OWNER_ANNOTATION: Final = "kmseal.dev/owner"
+RETAIN_ANNOTATION: Final = "kmseal.dev/retain"
+"""On a Secret that an object with deletionPolicy Retain has merged into: its values stay when the object goes."""
 TARGET_LABEL: Final = "kmseal.dev/target"
 FIELD_MANAGER: Final = "kmseal"
 
@@ -73,6 +75,7 @@ class Seen:
     """Digest of the fields set by each of our field managers."""
     foreign_data: tuple[str, ...]
     """Names of data entries that only others have set."""
+    retains: bool = False
 
     @classmethod
     def parse(cls, metadata: Json) -> "Seen":
@@ -95,6 +98,7 @@ class Seen:
             owner_uids=frozenset(str(ref.get("uid", "")) for ref in metadata.get("ownerReferences") or []),
             applied=tuple(applied),
             foreign_data=tuple(sorted(others - ours)),
+            retains=RETAIN_ANNOTATION in (metadata.get("annotations") or {}),
         )
 
     def digest(self, manager: str) -> str:
@@ -130,6 +134,7 @@ class Known:
     merges: bool
     inject: bool
     suspended: bool
+    retains: bool = False
     body: bytes | None = field(default=None, repr=False)
 
     def is_settled(self, seen: Seen | None, name: str) -> bool:
@@ -181,6 +186,7 @@ class Ledger:
             recorded=Recorded.parse(raw.get("status")), target=str(target.get("name") or key.name),
             merges=target.get("creationPolicy") == "Merge", inject=spec.get("delivery") == "Inject",
             suspended=bool(spec.get("suspend")),
+            retains=target.get("deletionPolicy") == "Retain",
         )  # fmt: skip
         if before:
             self._forget_target(key, before.target)
@@ -202,7 +208,7 @@ class Ledger:
             return
         self._forget_target(key, known.target)
         self._queue.drop(key)
-        if known.merges:
+        if known.merges and not known.retains:
             self.deleted[key] = known
             self._queue.add(key)
         for rival in self._by_target.get(Key(key.namespace, known.target), ()):
@@ -248,6 +254,7 @@ class Ledger:
         before = self._secrets.get(key)
         if before and before.uid == uid:
             del self._secrets[key]
+            self._recheck(key)
 
     def get(self, key: Key) -> Known | None:
         """The record of an object."""
@@ -285,7 +292,7 @@ class Ledger:
             (key, manager, seen)
             for key, seen in self._secrets.items()
             for manager, _ in seen.applied
-            if manager != FIELD_MANAGER and (key.namespace, manager) not in managers
+            if manager != FIELD_MANAGER and (key.namespace, manager) not in managers and not seen.retains
         ]
 
     def _recheck(self, secret: Key) -> None:

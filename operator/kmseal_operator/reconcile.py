@@ -72,7 +72,12 @@ class Reconciler:
         """One turn; ends with the key done or failed in the queue."""
         known = self._ledger.get(key)
         if known is None:
-            await self._release(key)
+            gone = self._ledger.deleted.get(key)
+            if gone is None or await self._release(key, gone):
+                self._queue.done(key)
+            return
+        gone = self._ledger.deleted.get(key)
+        if gone and not await self._release(key, gone):
             return
         if known.is_settled(self._ledger.target_of(key), key.name):
             self._queue.done(key)
@@ -130,7 +135,7 @@ class Reconciler:
                 except (Conflict, Refused) as error:
                     if error.reason == "FieldConflict":
                         return Outcome(False, Reason.TARGET_CONFLICT, _field_conflict(name, error)), None
-                    if _is_immutable(error) and decision.owned and decision.uid and not room_made:
+                    if _is_immutable(error) and decision.ours and not room_made:
                         await self._make_room(object_, known.uid, decision)
                         inputs, room_made = replace(inputs, target=None, looked=True), True
                         continue
@@ -218,24 +223,30 @@ class Reconciler:
         if recorded == before:
             return
         patch = status_patch(recorded, now, written=written[0] if written else None)
-        answer = await self._kube.patch_status(ENCRYPTED_SECRETS, key.namespace, key.name, patch, manager=FIELD_MANAGER)
+        current = self._ledger.get(key)
+        if current is None or (current.uid, current.generation) != (known.uid, known.generation):
+            # Another generation, or another object of that name, is waiting already: it gets a turn of its own.
+            return
+        answer = await self._kube.patch_status(
+            ENCRYPTED_SECRETS, key.namespace, key.name, patch, version=current.version, manager=FIELD_MANAGER
+        )
         if answer is None:
             return
         version = int(answer["metadata"]["resourceVersion"])
         self._ledger.record(key, known.uid, known.generation, version, recorded)
         await self._announcer.announce(key, known.uid, before, recorded)
 
-    async def _release(self, key: Key) -> None:
-        """Removes from a Secret of somebody else's what a merging object that is gone had set there."""
-        gone = self._ledger.deleted.get(key)
-        if gone and gone.merges:
+    async def _release(self, key: Key, gone: Known) -> bool:
+        """Removes from somebody else's Secret what a deleted merging object had set; False when it must be retried."""
+        live = self._ledger.get(key)
+        if live is None or live.target != gone.target:
             try:
                 await self.release(Key(key.namespace, gone.target), field_manager(key.name, merges=True))
             except KmsealError as error:
                 self._retry(key, reason_of_writing(error), error.message, None)
-                return
+                return False
         self._ledger.deleted.pop(key, None)
-        self._queue.done(key)
+        return True
 
     async def release(self, secret: Key, manager: str) -> None:
         """Gives up all fields that ``manager`` has set in a Secret, which removes those nobody else has set."""

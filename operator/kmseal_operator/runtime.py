@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+from kmseal.errors import KmsealError
 from kmseal.kms.keyring import Keyring
 from kmseal.kms.settings import KmsSettings
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
@@ -107,12 +108,27 @@ class Operator:
                 for feed in objects:
                     tasks.create_task(feed.run())
                 await _synced(objects)
-                for secret, manager, _ in self.ledger.orphans():
-                    await reconciler.release(secret, manager)
+                tasks.create_task(self._release_orphans(reconciler))
                 for _ in range(self._settings.workers):
                     tasks.create_task(reconciler.work())
                 _log.info("ready: %d objects", len(list(self.ledger.keys())))
                 self.ready.set()
+
+    async def _release_orphans(self, reconciler: Reconciler) -> None:
+        """Removes what merging objects that were deleted while nobody looked had set in other people's Secrets."""
+        backoff, failures = Backoff(1.0, 300.0, random.random), 0
+        waiting = [(secret, manager) for secret, manager, _ in self.ledger.orphans()]
+        while waiting:
+            failed = []
+            for secret, manager in waiting:
+                try:
+                    await reconciler.release(secret, manager)
+                except KmsealError as error:
+                    _log.warning("an orphan could not be released: %s", error, extra={"object": str(secret)})
+                    failed.append((secret, manager))
+            waiting, failures = failed, failures + 1
+            if waiting:
+                await asyncio.sleep(backoff.delay(failures))
 
     def _feeds(self, kube: KubeClient) -> tuple[list[Feed], list[Feed]]:
         secrets, objects = [], []

@@ -11,7 +11,7 @@ from typing import Any, Final
 from kmseal.manifest import EncryptedSecret
 from kmseal.target import CreationPolicy, DeletionPolicy
 from kmseal_operator.decide import Outcome, Write
-from kmseal_operator.ledger import OWNER_ANNOTATION, TARGET_LABEL, Recorded, Seen, field_manager
+from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, TARGET_LABEL, Recorded, Seen, field_manager
 from kmseal_operator.reasons import WAITS_FOR_SPEC, Reason
 
 Json = dict[str, Any]
@@ -89,6 +89,8 @@ def secret_body(object_: EncryptedSecret, uid: str, write: Write) -> Json:
         if target.deletion_policy is DeletionPolicy.DELETE:
             # The garbage collector deletes the Secret with its owner, also while the operator is down.
             metadata["ownerReferences"] = [owner_reference(object_.name, uid)]
+    elif target.deletion_policy is DeletionPolicy.RETAIN:
+        annotations[RETAIN_ANNOTATION] = "true"
     if annotations:
         metadata["annotations"] = annotations
     if write.uid:

@@ -9,6 +9,7 @@ nothing but one value passes its bytes through unchanged.
 import base64
 import json
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,6 +41,9 @@ _ALLOWED: Final = (
     nodes.Or,
     nodes.Not,
 )
+_BUDGET: Final = 4 * VALUES_BYTES_MAX
+_STEP: Final = 64  # What a filter or piece costs even if it is empty, in bytes.
+_SPENT: ContextVar[list[int]] = ContextVar("spent")
 _NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
 _REMEDY: Final = (
     'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
@@ -49,7 +53,11 @@ _REMEDY: Final = (
 
 def render(templates: Mapping[str, str], values: Mapping[str, Redacted]) -> dict[str, Redacted]:
     """Renders every template, or raises TemplateFailed for the first that cannot be; never hands out a part."""
-    rendered = {name: Redacted(_render(name, text, values)) for name, text in templates.items()}
+    token = _SPENT.set([0])
+    try:
+        rendered = {name: Redacted(_render(name, text, values)) for name, text in templates.items()}
+    finally:
+        _SPENT.reset(token)
     if sum(map(len, rendered.values())) > VALUES_BYTES_MAX:
         raise TemplateFailed("the rendered data is larger than a Secret can hold", field="spec.target.data")
     return rendered
@@ -69,12 +77,22 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
         ):
             # The limit holds while rendering: a short template can name a long value many times.
             size += len(piece)
+            _spend(len(piece))
             if size > VALUES_BYTES_MAX:
                 raise TemplateFailed("renders to more than a Secret can hold", field=field, remedy="shorten it")
             result.append(piece)
     except TemplateFailed:
         raise
-    except (TemplateError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        SyntaxError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         # The exception's own text may quote the template's input: its class must do.
         raise TemplateFailed(
             f"cannot be rendered ({type(error).__name__})",
@@ -104,6 +122,14 @@ def _only_value(tree: nodes.Template) -> str | None:
         case [nodes.Output(nodes=[nodes.Getattr(node=nodes.Name(name="values"), attr=str(name))])]:
             return name
     return None
+
+
+def _spend(size: int) -> None:
+    """Charges the one budget of all templates of an object, so that many small ones cannot stall the event loop."""
+    spent = _SPENT.get()
+    spent[0] += size + _STEP
+    if spent[0] > _BUDGET:
+        raise ValueError("too much work")
 
 
 class _Binary(bytes):
@@ -145,6 +171,7 @@ def _bounded(work: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(work)
     def checked(*arguments: Any) -> Any:
         result = work(*arguments)
+        _spend(len(result))
         if len(result) > VALUES_BYTES_MAX:
             raise ValueError("too long")
         return result
