@@ -73,7 +73,7 @@ class Backlog:
 
     def take(self, now: float) -> tuple[Key, float] | None:
         """Hands the next key to a worker, with the seconds it has waited; None where nothing is ready."""
-        self._promote(now)
+        self.promote(now)
         for lane in self._lanes:
             if lane:
                 key = next(iter(lane))
@@ -120,6 +120,13 @@ class Backlog:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
+    def promote(self, now: float) -> None:
+        """Makes ready all keys whose retry is due."""
+        while (due := self.next_due()) is not None and due <= now:
+            _, key = heapq.heappop(self._due)
+            if key not in self._taken:
+                self.add(key, Lane.BACK, now)
+
     @property
     def ready(self) -> int:
         """How many keys a worker could take now."""
@@ -139,12 +146,6 @@ class Backlog:
         self._taken.discard(key)
         if (lane := self._again.pop(key, None)) is not None:
             self.add(key, lane, now)
-
-    def _promote(self, now: float) -> None:
-        while (due := self.next_due()) is not None and due <= now:
-            _, key = heapq.heappop(self._due)
-            if key not in self._taken:
-                self.add(key, Lane.BACK, now)
 
     def _is_stale(self, due: float, key: Key) -> bool:
         return self._delayed.get(key, (None,))[0] != due

@@ -7,6 +7,7 @@ exception that is not ours is never written: only its class.
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,15 +26,31 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        line.update({name: getattr(record, name) for name in _FIELDS if hasattr(record, name)})
+        line.update({name: _shown(getattr(record, name)) for name in _FIELDS if hasattr(record, name)})
         if record.exc_info and record.exc_info[0]:
             error = record.exc_info[1]
             line["error"] = record.exc_info[0].__name__
             if isinstance(error, KmsealError):
                 line["error"] = str(error)
         return json.dumps(line, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = str(_shown(record.msg))
+    if isinstance(record.args, Mapping):
+        text %= {name: _shown(value) for name, value in record.args.items()}
+    elif record.args:
+        text %= tuple(map(_shown, record.args))
+    # asyncio appends the repr of a failed task, with its exception's text, as further lines.
+    return text if record.name.split(".")[0] in _OURS else text.partition("\n")[0]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, BaseException) and not isinstance(value, KmsealError):
+        return type(value).__name__
+    return value
 
 
 def set_up_logs(level: str) -> None:

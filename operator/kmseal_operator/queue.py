@@ -44,9 +44,12 @@ class KeyedQueue:
             self._waiters.append(waiter)
             try:
                 await waiter
-            finally:
-                if waiter.cancelled() and waiter in self._waiters:
+            except asyncio.CancelledError:
+                if waiter in self._waiters:
                     self._waiters.remove(waiter)
+                # This taker may have been woken already, and nobody else will be for the same key.
+                self._wake()
+                raise
         key, waited = taken
         self._on_wait(waited)
         if self.backlog.ready:
@@ -92,8 +95,7 @@ class KeyedQueue:
 
     def _ring(self) -> None:
         self._timer = None
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        # What is due becomes ready here and now: with all workers busy, a timer for it would ring without end.
+        self.backlog.promote(self._clock())
+        self._wake()
         self._arm()

@@ -44,6 +44,8 @@ _ALLOWED: Final = (
 _BUDGET: Final = 4 * VALUES_BYTES_MAX
 _STEP: Final = 64  # What a filter or piece costs even if it is empty, in bytes.
 _SPENT: ContextVar[list[int]] = ContextVar("spent")
+# Others calculate: `divisibleby` formats a text, to any width.
+_TESTS: Final = frozenset({"defined", "undefined"})
 _NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
 _REMEDY: Final = (
     'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
@@ -81,6 +83,7 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
             if size > VALUES_BYTES_MAX:
                 raise TemplateFailed("renders to more than a Secret can hold", field=field, remedy="shorten it")
             result.append(piece)
+        return "".join(result).encode()
     except TemplateFailed:
         raise
     except (
@@ -91,7 +94,7 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
         RecursionError,
         SyntaxError,
         MemoryError,
-        OverflowError,
+        ArithmeticError,
     ) as error:
         # The exception's own text may quote the template's input: its class must do.
         raise TemplateFailed(
@@ -99,7 +102,6 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
             field=field,
             remedy=_REMEDY + "; name only values that exist",
         ) from None
-    return "".join(result).encode()
 
 
 def _require_allowed(tree: nodes.Template, field: str) -> None:
@@ -113,6 +115,8 @@ def _require_allowed(tree: nodes.Template, field: str) -> None:
             raise TemplateFailed(f"there is nothing named {shorten(node.name)}", field=field, remedy=_REMEDY)
         if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
             raise TemplateFailed(f"there is no filter {shorten(node.name)}", field=field, remedy=_REMEDY)
+        if isinstance(node, nodes.Test) and node.name not in _TESTS:
+            raise TemplateFailed(f"there is no test {shorten(node.name)}", field=field, remedy=_REMEDY)
 
 
 def _only_value(tree: nodes.Template) -> str | None:
