@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from jinja2 import StrictUndefined, TemplateError, nodes
@@ -47,6 +47,7 @@ _SPENT: ContextVar[list[int]] = ContextVar("spent")
 # Others calculate: `divisibleby` formats a text, to any width.
 _TESTS: Final = frozenset({"defined", "undefined"})
 _NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
+_DEPTH_MAX: Final = 32  # Compiling takes seconds for what is nested by the hundred.
 _REMEDY: Final = (
     'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
     "indent, upper, lower and default, and {% if %}"
@@ -105,7 +106,12 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
 
 
 def _require_allowed(tree: nodes.Template, field: str) -> None:
-    all_nodes = [tree, *tree.find_all(nodes.Node)]
+    all_nodes, level = [], [cast(nodes.Node, tree)]
+    for _ in range(_DEPTH_MAX):
+        all_nodes += level
+        level = [child for node in level for child in node.iter_child_nodes()]
+    if level:
+        raise TemplateFailed(f"is nested more than {_DEPTH_MAX} deep", field=field, remedy="split it into several")
     if len(all_nodes) > _NODES_MAX:
         raise TemplateFailed(f"has more than {_NODES_MAX} parts", field=field, remedy="split it into several")
     for node in all_nodes:

@@ -199,3 +199,11 @@ def test_a_template_with_too_many_parts_is_refused() -> None:
     """The number of parts is bounded even where each is small."""
     with pytest.raises(TemplateFailed, match="parts"):
         rendered("{{ values.user }}" * 1000)
+
+
+@pytest.mark.parametrize("piece", [" | upper", " | trim"])
+def test_nesting_is_bounded_before_anything_is_compiled(piece: str) -> None:
+    """What a person writes is shallow; what is deep would stall all objects while it is compiled."""
+    assert rendered("x{{ values.empty" + piece * 20 + " }}") == b"x"
+    with pytest.raises(TemplateFailed, match="nested more than"):
+        rendered("x{{ values.empty" + piece * 40 + " }}")
