@@ -147,7 +147,7 @@ class Known:
         if recorded.ready != "True":
             return False
         if self.inject:
-            return recorded.reason == Reason.INJECTABLE and (seen is None or seen.owner != name)
+            return recorded.reason == Reason.INJECTABLE and (self.retains or seen is None or seen.owner != name)
         if recorded.reason != Reason.APPLIED or recorded.target_name != self.target or seen is None:
             return False
         if seen.uid != recorded.target_uid:
