@@ -8,6 +8,7 @@ of the parser, which may quote the text and thereby a secret, reaches anybody.
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,15 +50,15 @@ _SHOWN_PROBLEMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(ABC):
     """A piece of text[start:end], counted in characters, with its anchor and tag, and what it means."""
 
     start: int
     end: int
 
+    @abstractmethod
     def value(self) -> Any:
         """The JSON-like value: dict, list, str, bool, int, float or None."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Canary values, through success and every fault, never appear anywhere but in the target Secret's data."""
 
-import asyncio
 import base64
 import json
 import logging
@@ -37,10 +36,13 @@ async def test_canaries_never_leak(bench: Any, caplog: Any, capfd: Any) -> None:
     await bench.create_secret("taken", {"x": b"y"})
     await bench.apply(conflict)
     await bench.reason("conflict", "TargetConflict")
-    plain = await bench.seal("tampered", values)
-    plain["spec"]["encryptedData"]["a"] = plain["spec"]["encryptedData"]["a"][:-6] + "AAAA=="
-    await bench.apply(plain)
-    await asyncio.sleep(0)
+    tampered = await bench.seal("tampered", values)
+    label, key_id, payload = tampered["spec"]["encryptedData"]["a"].split(".")
+    raw = bytearray(base64.b64decode(payload))
+    raw[-1] ^= 1
+    tampered["spec"]["encryptedData"]["a"] = f"{label}.{key_id}.{base64.b64encode(raw).decode()}"
+    await bench.apply(tampered)
+    await bench.reason("tampered", "Unauthentic")
     faults = [
         throttling("Decrypt", times=6),
         *(Fault(kind, actions=("Decrypt",), times=6, seconds=0.01) for kind in FaultKind if kind is not FaultKind.DRIP),
