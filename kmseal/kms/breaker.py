@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kmseal.errors import KmsealError, Misconfigured, Unavailable
-from kmseal.kms.wiring import OnRecovered, Timing
+from kmseal.kms.timing import Timing
+from kmseal.kms.wiring import OnRecovered
 
 
 class CircuitOpen(Unavailable):
@@ -22,12 +23,12 @@ class Breaker:
     def __init__(
         self, endpoint: str, *, failures: int, seconds: float, timing: Timing, on_recovered: OnRecovered
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._limit = failures
         self._seconds = seconds
         self._timing = timing
         self._on_recovered = on_recovered
-        self._failures = 0
+        self.failures = 0
         self._last_failure: Unavailable | None = None
         self._opened_at: float | None = None
         self._probing = False
@@ -46,7 +47,7 @@ class Breaker:
             return
         last = self._last_failure
         raise CircuitOpen(
-            last.message if last else f"{self._endpoint} does not answer",
+            last.message if last else f"{self.endpoint} does not answer",
             reason=last.reason if last else "",
             remedy=f"{last.remedy + ', ' if last and last.remedy else ''}it is asked again within {self._seconds:g} s",
         )
@@ -75,15 +76,15 @@ class Breaker:
                 self._probing = False
 
     def _fail(self, failure: Unavailable, *, probe: bool) -> None:
-        self._failures += 1
+        self.failures += 1
         # A copy of the words only: the exception itself would keep its traceback, and so its frames, alive.
         self._last_failure = Unavailable(failure.message, reason=failure.reason, remedy=failure.remedy)
-        if probe or (self._opened_at is None and self._failures >= self._limit):
+        if probe or (self._opened_at is None and self.failures >= self._limit):
             self._opened_at = self._timing.clock()
 
     def _succeed(self) -> None:
-        self._failures = 0
+        self.failures = 0
         self._last_failure = None
         if self._opened_at is not None:
             self._opened_at = None
-            self._on_recovered(self._endpoint)
+            self._on_recovered(self.endpoint)

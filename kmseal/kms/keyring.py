@@ -1,27 +1,28 @@
 """The keyring: the one thing through which the rest of kmseal reaches a key service.
 
-Used by the command line, the operator and the broker. It finds the provider for a key by the beginning of its name,
-makes it on first use, and opens data keys with whichever of their wrappings can be opened. Importing this module
-imports neither an SDK nor an HTTP library. A new provider is one module and one line in ``_PROVIDERS``.
+Used by the command line, the operator and the broker. It finds the provider for a key by the beginning of its name
+and the connection that it was given, makes it on first use, and opens data keys with whichever of their wrappings can
+be opened. Importing this module imports neither an SDK nor an HTTP library. A new provider is one module and one line
+in ``_PROVIDERS``.
 """
 
-import asyncio
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from kmseal.envelope import shorten
-from kmseal.errors import Denied, KmsealError, Malformed, Retryable
-from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, Provider, Unwrapped
+from kmseal.errors import Denied, KmsealError, Malformed, Misconfigured, Retryable
+from kmseal.kms.budget import Budget
+from kmseal.kms.connection import CA_BUNDLE, CREDENTIALS, ENDPOINT, OWN, Connection
+from kmseal.kms.figures import Figures
+from kmseal.kms.lines import Factory, Lines
+from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, Provider, PublicHalf, Unwrapped
 from kmseal.kms.settings import KmsSettings
-from kmseal.kms.wiring import Observer, OnRecovered, Timing, Wiring, ignore_recovery, observe_nothing
+from kmseal.kms.timing import Timing
+from kmseal.kms.wiring import Observer, OnRecovered, Wiring, ignore_recovery, observe_nothing
 from kmseal.manifest import Wrapping
 from kmseal.redacted import Redacted
-
-Factory = Callable[[Wiring], Provider]
-"""Makes a provider. Runs in a thread, so it may import slowly and read files; it must not need an event loop."""
 
 
 def _make_alibaba(wiring: Wiring) -> Provider:
@@ -33,6 +34,13 @@ def _make_alibaba(wiring: Wiring) -> Provider:
 def _make_local(wiring: Wiring) -> Provider:
     from kmseal.kms.local import LocalProvider
 
+    for given, field in (
+        (wiring.connection.endpoint, ENDPOINT),
+        (wiring.connection.ca_pem, CA_BUNDLE),
+        (wiring.connection.credentials, CREDENTIALS),
+    ):
+        if given:
+            raise Misconfigured("a local key lies in a file and has none", field=field, remedy="leave it out")
     return LocalProvider(wiring.settings.local_key_file)
 
 
@@ -62,32 +70,65 @@ class Keyring:
         :param on_recovered: is called with the host of an endpoint that answers again after an outage
         :param providers: factories by the prefix of the keys that they serve
         """
+        timing = timing or Timing()
         self._wiring = Wiring(
-            settings, os.environ if environment is None else environment, observer, on_recovered, timing or Timing()
+            settings=settings,
+            environment=os.environ if environment is None else environment,
+            budget=Budget(settings, timing),
+            observer=observer,
+            on_recovered=on_recovered,
+            timing=timing,
         )
-        self._factories = providers
-        self._made: dict[str, Provider] = {}
-        self._making = asyncio.Lock()
+        self._lines = Lines(self._wiring, providers)
+
+    def connect(self, key: str, connection: Connection | None) -> None:
+        """From now on that key is reached by this connection; None, or an empty one, restores the process's own.
+
+        Calls that are under way end by the old one. What is wrong with a connection is said when it is used: every
+        call with the key raises Misconfigured naming ``endpoint``, ``caBundle`` or ``credentials``, and the next call
+        tries it anew, so that a token file that appears is enough to heal. To be called in the keyring's event loop.
+
+        :param key: exactly as calls name it: wrappings name the key's ARN, people perhaps an alias. Each name has a
+            connection of its own
+        """
+        self._lines.connect(key, connection or OWN)
 
     async def generate(self, key: str, context: Context) -> FreshDataKey:
         """Draws a new data key, wrapped by ``key``. Needs the right GenerateDataKey only."""
-        return await (await self._provider(key)).generate(key, context)
+        async with self._lines.to(key) as provider:
+            return await provider.generate(key, context)
 
     async def wrap(self, key: str, data_key: Redacted, context: Context) -> Wrapping:
         """Wraps a data key that the caller holds by one more key."""
-        return await (await self._provider(key)).wrap(key, data_key, context)
+        async with self._lines.to(key) as provider:
+            return await provider.wrap(key, data_key, context)
 
-    async def rewrap(self, wrapping: Wrapping, key: str, context: Context) -> Wrapping:
-        """Wraps the same data key under the primary version of ``key``, which may be of another provider."""
-        provider = await self._provider(key)
-        holder = await self._provider(wrapping.key_id)
-        if provider is holder:
-            return await provider.rewrap(wrapping, key, context)
-        return await provider.wrap(key, (await holder.unwrap(wrapping, context)).data_key, context)
+    async def rewrap(
+        self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
+    ) -> Wrapping:
+        """Wraps the same data key under the primary version of ``key``.
+
+        Where the two keys are reached in different ways (another provider, another connection) it is opened by one
+        and wrapped by the other, and is in this process in between.
+
+        :param description: what the caller knows of ``key`` by an earlier ``describe``, which saves another one. That
+            it may be old is safe: at worst the new wrapping names an older version than the one that wrapped it, and
+            counts as stale; it never names a newer one, by which a version still in use would seem free to be disabled
+        """
+        async with self._lines.to(key) as provider, self._lines.to(wrapping.key_id) as holder:
+            if provider is holder:
+                return await provider.rewrap(wrapping, key, context, description=description)
+            return await provider.wrap(key, (await holder.unwrap(wrapping, context)).data_key, context)
 
     async def describe(self, key: str) -> KeyDescription:
         """State and primary version of a key: a metadata call, never to be made once for each object."""
-        return await (await self._provider(key)).describe(key)
+        async with self._lines.to(key) as provider:
+            return await provider.describe(key)
+
+    async def public_key(self, key: str, version: str = "") -> PublicHalf:
+        """The public half of an asymmetric key, of its newest version by default: up to three metadata calls."""
+        async with self._lines.to(key) as provider:
+            return await provider.public_key(key, version)
 
     async def unwrap(self, wrappings: Sequence[Wrapping], context: Context) -> Unwrapped:
         """Opens a data key with the first of its wrappings that opens, one request where that is the first.
@@ -102,19 +143,23 @@ class Keyring:
             raise Malformed("has no wrapping", reason="WrappingCount", remedy="restore it from Git, or seal again")
         failures: dict[int, KmsealError] = {}
         # A stable sort: among the healthy ones, and among the others, the order of the manifest stays.
-        for index in sorted(range(len(wrappings)), key=lambda index: not self._healthy(wrappings[index].key_id)):
+        for index in sorted(range(len(wrappings)), key=lambda index: not self._lines.healthy(wrappings[index].key_id)):
             wrapping = wrappings[index]
             try:
-                return await (await self._provider(wrapping.key_id)).unwrap(wrapping, context)
+                async with self._lines.to(wrapping.key_id) as provider:
+                    return await provider.unwrap(wrapping, context)
             except KmsealError as error:
                 failures[index] = error
         raise _most_useful([(wrapping.key_id, failures[index]) for index, wrapping in enumerate(wrappings)])
 
+    def figures(self) -> Figures:
+        """What is going on now, for metrics. Asks nobody and costs microseconds."""
+        budget = self._wiring.budget
+        return Figures(budget.allowances(), budget.regions(), self._lines.endpoints())
+
     async def close(self) -> None:
         """Closes connections and ends background work of all providers."""
-        while self._made:
-            _, provider = self._made.popitem()
-            await provider.close()
+        await self._lines.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,33 +168,6 @@ class Keyring:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _healthy(self, key: str) -> bool:
-        """What is known without asking anybody; who was never asked counts as healthy."""
-        provider = self._made.get(self._prefix(key))
-        return provider is None or provider.healthy(key)
-
-    def _prefix(self, key: str) -> str:
-        """The part of a key's name that decides about its provider, empty for none."""
-        return next((prefix for prefix in self._factories if key.startswith(prefix)), "")
-
-    async def _provider(self, key: str) -> Provider:
-        prefix = self._prefix(key)
-        made = self._made.get(prefix)
-        if made is not None:
-            return made
-        factory = self._factories.get(prefix)
-        if factory is None:
-            raise Malformed(
-                f"{shorten(key)} is not the name of a key",
-                reason="KeyId",
-                remedy="give the ARN of a KMS key or alias (acs:kms:…), or local:<name>",
-            )
-        async with self._making:
-            if prefix not in self._made:
-                # In a thread, because importing the SDK and reading authorities would stop the event loop for 0.6 s.
-                self._made[prefix] = await asyncio.to_thread(factory, self._wiring)
-            return self._made[prefix]
 
 
 def _most_useful(failures: Sequence[tuple[str, KmsealError]]) -> KmsealError:

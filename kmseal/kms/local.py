@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmseal.envelope import DATA_KEY_BYTES, Entropy, decode_base64, encode_base64, length_prefixed, shorten
 from kmseal.errors import KeyUnusable, Malformed, Misconfigured, Refused
-from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, KeyState, Unwrapped
+from kmseal.kms.figures import EndpointFigures
+from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, KeyState, PublicHalf, Unwrapped
 from kmseal.manifest import Algorithm, Wrapping
 from kmseal.redacted import Redacted
 
@@ -83,17 +84,32 @@ class LocalProvider:
             remedy="restore the data key's lines from Git, or use the key file it was sealed with",
         )
 
-    async def rewrap(self, wrapping: Wrapping, key: str, context: Context) -> Wrapping:
-        """Opens and wraps again under the primary version."""
+    async def rewrap(
+        self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
+    ) -> Wrapping:
+        """Opens and wraps again under the primary version, which the file itself tells."""
         return await self.wrap(key, (await self.unwrap(wrapping, context)).data_key, context)
 
     async def describe(self, key: str) -> KeyDescription:
         """A key that is in the file is enabled."""
         return KeyDescription(key, KeyState.ENABLED, self._find(key).primary)
 
+    async def public_key(self, key: str, version: str = "") -> PublicHalf:
+        """There is none."""
+        self._find(key)
+        raise Refused(
+            f"{key} is a symmetric key and has no public half",
+            reason="NotAsymmetric",
+            remedy="seal with the key file itself, which needs no network either",
+        )
+
     def healthy(self, key: str) -> bool:
         """A file always answers."""
         return True
+
+    def endpoints(self) -> Sequence[EndpointFigures]:
+        """A file has none."""
+        return ()
 
     async def close(self) -> None:
         """Forgets the keys."""

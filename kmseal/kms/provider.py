@@ -6,11 +6,12 @@ are coroutines with a total deadline of the implementation's own; all raise only
 Unavailable, Throttled, AccessDenied, BadCredentials, KeyUnusable, Misconfigured, Refused, Malformed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
+from kmseal.kms.figures import EndpointFigures
 from kmseal.manifest import Wrapping
 from kmseal.redacted import Redacted
 
@@ -25,6 +26,21 @@ class KeyState(StrEnum):
     DISABLED = "Disabled"
     PENDING_DELETION = "PendingDeletion"
     PENDING_IMPORT = "PendingImport"
+
+
+UNUSABLE_STATES: Final[Mapping[str, KeyState]] = {
+    "KeyDisabled": KeyState.DISABLED,
+    "KeyPendingDeletion": KeyState.PENDING_DELETION,
+    "KeyPendingImport": KeyState.PENDING_IMPORT,
+}
+"""The key's state by the reason of a KeyUnusable error, where the reason tells it.
+
+The reasons are stable. Beside these three there are those of ``NOT_FOUND``, ``KeyVersionNotFound`` (the key is there,
+the version that wrapped is not) and ``KeyUnusable`` (a refusal that the service does not explain).
+"""
+
+NOT_FOUND: Final = frozenset({"KeyNotFound", "AliasNotFound"})
+"""The reasons of a KeyUnusable error which say that nothing of that name is there: deleted, or never in this region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +66,25 @@ class Unwrapped:
 
 @dataclass(frozen=True, slots=True)
 class KeyDescription:
-    """A key as the service describes it. ``key_id`` has the form of docs/format.md K4, whatever was asked for."""
+    """A key as the service describes it. ``key_id`` has the form of docs/format.md K4, whatever was asked for.
+
+    ``primary_version`` is empty where there is none (a key without material, and asymmetric keys), or where a key that
+    cannot be used now does not tell.
+    """
 
     key_id: str
     state: KeyState
     primary_version: str
+    asymmetric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublicHalf:
+    """The public half of one version of an asymmetric key, as PEM text (SubjectPublicKeyInfo)."""
+
+    key_id: str
+    key_version_id: str
+    pem: str
 
 
 class Provider(Protocol):
@@ -76,16 +106,36 @@ class Provider(Protocol):
         """Opens a wrapping. Needs the right Decrypt. Raises Refused when the context or the bytes do not fit."""
         ...
 
-    async def rewrap(self, wrapping: Wrapping, key: str, context: Context) -> Wrapping:
-        """Wraps the same data key under the primary version of ``key``, inside the service where it can."""
+    async def rewrap(
+        self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
+    ) -> Wrapping:
+        """Wraps the same data key under the primary version of ``key``, inside the service where it can.
+
+        ``description`` is what the caller knows of ``key`` from an earlier ``describe``, which then is not repeated.
+        That it is from before is what makes it safe: where the key was rotated since, the new wrapping names an older
+        version than the true one, so that it counts as stale at worst and never as newer than it is.
+        """
         ...
 
     async def describe(self, key: str) -> KeyDescription:
-        """State and primary version of a key: a metadata call, never to be made once for each object."""
+        """State and primary version of a key: a metadata call, never to be made once for each object.
+
+        Raises KeyUnusable with a reason of ``NOT_FOUND`` for a key that is not there. A key that is there is described
+        whatever its state; only behind an alias, where the service does not describe keys, KeyUnusable tells the state
+        (``UNUSABLE_STATES``).
+        """
+        ...
+
+    async def public_key(self, key: str, version: str = "") -> PublicHalf:
+        """The public half of an asymmetric key, by default of its newest version. Raises Refused where it has none."""
         ...
 
     def healthy(self, key: str) -> bool:
         """Whether the key's endpoint is thought to answer, without asking it. Decides about order only."""
+        ...
+
+    def endpoints(self) -> Sequence[EndpointFigures]:
+        """The endpoints that were asked up to now, for metrics; none for a provider without a network."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from kmseal.errors import Retryable, Throttled
 from kmseal.kms.breaker import CircuitOpen
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 
 _T = TypeVar("_T")
 

@@ -64,10 +64,13 @@ class KmsSettings:
     crypto_per_second: float = 200.0
     """``KMSEAL_KMS_CRYPTO_PER_SECOND``: cryptographic requests per second, account and region; default 200. KMS allows
     1,000 for everything that the account runs in a region: a fifth leaves the others theirs, and opens 10,000 objects
-    in 50 seconds. Too low delays objects (Throttled), too high takes the quota from other applications."""
+    in 50 seconds. What is not used is saved up for one second, so that after a pause as many requests may go out at
+    once: at most twice the rate within any second. Below 1 the burst is one request. Too low delays objects
+    (Throttled), too high takes the quota from other applications."""
 
     metadata_per_second: float = 10.0
-    """``KMSEAL_KMS_METADATA_PER_SECOND``: DescribeKey and the like; default 10, again a fifth of the 50 of KMS."""
+    """``KMSEAL_KMS_METADATA_PER_SECOND``: DescribeKey and the like; default 10, again a fifth of the 50 of KMS, and
+    again with a burst of one second's worth."""
 
     concurrency: int = 32
     """``KMSEAL_KMS_CONCURRENCY``: requests in flight per region, which is also the connection pool's size; default 32,
@@ -114,7 +117,10 @@ class KmsSettings:
 
 
 def require_endpoint(text: str, variable: str) -> str:
-    """Refuses what is not ``host[:port]``; plain HTTP only to this machine. Raises Misconfigured."""
+    """Refuses what is not ``host[:port]``; plain HTTP only to this machine.
+
+    Raises Misconfigured naming ``variable``, which may be a field of a KMSKey as well.
+    """
     match = _HOST.fullmatch(text)
     port = int(match[3][1:]) if match and match[3] else 443
     if match is None or not 1 <= port <= 65535:

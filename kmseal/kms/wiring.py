@@ -1,31 +1,20 @@
-"""What a provider is built from: settings, environment, time and chance, and who is told about requests.
+"""What a provider is built from: settings, environment, connection, budget, time, and who is told about requests.
 
-Made once by ``kmseal.kms.keyring`` and handed to each provider's factory. Everything that a test must hold in its hands
+Made by ``kmseal.kms.keyring`` and handed to each provider's factory. Everything that a test must hold in its hands
 (clocks, sleep, randomness, environment) is here, so that no module below reads them on its own. It has no behaviour.
 """
 
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from kmseal.kms.budget import Budget
+from kmseal.kms.connection import OWN, Connection
 from kmseal.kms.settings import KmsSettings
+from kmseal.kms.timing import Timing
 
 OK: Final = "ok"
 """The result that an observer is told of a request that succeeded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Clocks, sleep and chance. ``clock`` is monotonic, ``wall`` is Unix time; both, and ``sleep``, in seconds."""
-
-    clock: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
-    """A number from 0 up to but without 1. It spreads retries and decides nothing that must be secret."""
 
 
 class Observer(Protocol):
@@ -54,6 +43,9 @@ class Wiring:
 
     settings: KmsSettings
     environment: Mapping[str, str]
+    budget: Budget
+    """Of the whole keyring: quotas belong to an account, by however many connections it is reached."""
     observer: Observer = observe_nothing
     on_recovered: OnRecovered = ignore_recovery
+    connection: Connection = OWN
     timing: Timing = field(default_factory=Timing)

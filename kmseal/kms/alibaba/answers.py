@@ -5,16 +5,22 @@ without its form is Unavailable: a proxy's or a broken server's, not a statement
 """
 
 import re
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from kmseal.envelope import DATA_KEY_BYTES, decode_base64
 from kmseal.errors import Malformed, Refused, Unavailable
 from kmseal.kms.alibaba.arns import KeyName
 from kmseal.kms.alibaba.errors import request_id_of
-from kmseal.kms.provider import FreshDataKey, KeyDescription, KeyState, Unwrapped
+from kmseal.kms.provider import FreshDataKey, KeyDescription, KeyState, PublicHalf, Unwrapped
 from kmseal.manifest import WRAPPED_BYTES_MAX, Algorithm, Wrapping
 from kmseal.redacted import Redacted
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 
 
@@ -69,9 +75,60 @@ def read_description(body: Any, asked: KeyName) -> KeyDescription:
         named, known = asked, None
     if known is None or named.is_alias or named.region != asked.region:
         raise _unexpected("arn or key_state")
-    # A key without material has no version yet.
-    version = "" if known is KeyState.PENDING_IMPORT else _id(metadata, "primary_key_version")
-    return KeyDescription(named.arn, known, version)
+    asymmetric = _is_asymmetric(metadata)
+    # A key without material has no version yet, and an asymmetric one has no primary one.
+    versionless = asymmetric or known is KeyState.PENDING_IMPORT
+    if versionless and not getattr(metadata, "primary_key_version", None):
+        return KeyDescription(named.arn, known, "", asymmetric)
+    return KeyDescription(named.arn, known, _id(metadata, "primary_key_version"), asymmetric)
+
+
+def read_reencrypted(body: Any) -> tuple[str, bytes]:
+    """Reads ReEncrypt's answer: the id of the key that opened the old wrapping, and the new wrapping's bytes."""
+    return _id(body, "key_id"), read_blob(body)
+
+
+def read_public_half(body: Any, asked: KeyName) -> PublicHalf:
+    """Reads GetPublicKey's answer. What is not the public half of the key that was asked for is not one to seal by."""
+    named = asked.key(_id(body, "key_id"))
+    pem = _text(body, "public_key")
+    loaded: object = None
+    with suppress(ValueError, UnsupportedAlgorithm):
+        loaded = load_pem_public_key(pem.encode())
+    if loaded is None or not (asked.is_alias or named == asked):
+        raise _unexpected("public_key")
+    return PublicHalf(named.arn, _id(body, "key_version_id"), pem.strip() + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsPage:
+    """A page of a key's versions, as pairs of creation date (ISO 8601, UTC) and id, and how many there are in all."""
+
+    versions: list[tuple[str, str]]
+    total: int
+
+
+def read_versions_page(body: Any) -> VersionsPage:
+    """Reads ListKeyVersions' answer."""
+    listed = getattr(getattr(body, "key_versions", None), "key_version", None)
+    total = getattr(body, "total_count", None)
+    if not isinstance(listed, list) or not isinstance(total, int) or (total > 0 and not listed):
+        raise _unexpected("key_versions")
+    versions = []
+    for version in listed:
+        created = _text(version, "creation_date")
+        if not _DATE.fullmatch(created):
+            raise _unexpected("creation_date")
+        versions.append((created, _id(version, "key_version_id")))
+    return VersionsPage(versions, total)
+
+
+def _is_asymmetric(metadata: Any) -> bool:
+    """By the key's spec (``RSA_2048``, ``EC_P256``, …); by its usage where the answer has none."""
+    spec, usage = getattr(metadata, "key_spec", None), getattr(metadata, "key_usage", None)
+    if isinstance(spec, str) and spec:
+        return spec.startswith(("RSA_", "EC_"))
+    return usage == "SIGN/VERIFY"
 
 
 def _text(model: Any, name: str) -> str:

@@ -25,7 +25,7 @@ from kmseal.kms.alibaba.arns import KeyName
 from kmseal.kms.alibaba.credentials import CredentialSource
 from kmseal.kms.alibaba.errors import require_success
 from kmseal.kms.alibaba.transport import Target, Transport
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 
 _SIGNATURE: Final = "ACS3-HMAC-SHA256"
 _SDK_LOGGERS: Final = ("darabonba-core", "alibabacloud-tea", "credentials")

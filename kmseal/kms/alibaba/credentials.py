@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kmseal.errors import KmsealError, Unavailable
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 from kmseal.redacted import Redacted
 
 _REFRESH_AT: Final = 0.7

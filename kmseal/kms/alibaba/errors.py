@@ -62,6 +62,9 @@ _DENIALS: Final = {
     "Forbidden.InDebtOverdue": "the account is in debt: settle it",
     "Forbidden.ProhibitedByRiskControl": "the account is stopped by risk control: ask Alibaba Cloud",
 }
+_RIGHTS: Final = {"ReEncrypt": "ReEncrypt*"}
+"""Where the right is not called as the operation: ReEncryptFrom on the old key, ReEncryptTo on the new one."""
+
 _CREDENTIALS: Final = (
     "InvalidAccessKeyId",
     "InvalidSecurityToken",
@@ -182,7 +185,9 @@ def translate(refusal: Refusal, server: str, operation: str, key: KeyName) -> Km
     if refusal.status == 403 or refusal.code in _DENIALS:
         return AccessDenied(
             f"{operation} with {key.arn} is denied ({refusal})",
-            remedy=_DENIALS.get(refusal.code, f"grant kms:{operation} on the key to this identity in RAM"),
+            remedy=_DENIALS.get(
+                refusal.code, f"grant kms:{_RIGHTS.get(operation, operation)} on the key to this identity in RAM"
+            ),
             request_id=request_id,
         )
     if refusal.status in {404, 409} or refusal.code in _KEY_STATES:
@@ -196,7 +201,7 @@ def translate(refusal: Refusal, server: str, operation: str, key: KeyName) -> Km
         )
     return Refused(
         f"{server} refuses {operation} with {key.arn} ({refusal})",
-        remedy="check that it is a symmetric key for ENCRYPT/DECRYPT",
+        remedy=f"check that it is {'an RSA' if operation == 'GetPublicKey' else 'a symmetric'} key for ENCRYPT/DECRYPT",
         request_id=request_id,
     )
 

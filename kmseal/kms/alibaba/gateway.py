@@ -15,12 +15,15 @@ from kmseal.kms.alibaba.client import Call, KmsClient
 from kmseal.kms.alibaba.credentials import CredentialSource
 from kmseal.kms.breaker import Breaker
 from kmseal.kms.budget import Budget
+from kmseal.kms.figures import EndpointFigures
 from kmseal.kms.retries import retry
 from kmseal.kms.settings import KmsSettings
-from kmseal.kms.wiring import OK, Observer, Timing
+from kmseal.kms.timing import Timing
+from kmseal.kms.wiring import OK, Observer
+from kmseal.manifest import Algorithm
 
 _T = TypeVar("_T")
-_METADATA: Final = frozenset({"DescribeKey"})
+_METADATA: Final = frozenset({"DescribeKey", "ListKeyVersions", "GetPublicKey"})
 _DEFAULT_PAUSE: Final = 1.0
 """Seconds without requests after KMS throttled without saying for how long: its quotas are per second."""
 
@@ -28,7 +31,8 @@ _LONGEST_PAUSE: Final = 60.0
 """A server that asks for hours is asked again after a minute: one wrong header must not stop everything."""
 
 _MARGIN: Final = 0.05
-"""Seconds that a request ends before the deadline: it must end by its own limit, for the breaker to learn of it."""
+"""Seconds that a request ends before the deadline: it must end by its own limit, for the breaker to learn of it. The
+wait for a turn ends as early, for the caller to learn that our budget, and not KMS, had no time for it."""
 
 _LEAST_FOR_A_RETRY: Final = 0.25
 """Seconds that a retry must have: with less it would only put a time-out in the place of what is really wrong."""
@@ -57,13 +61,20 @@ class Gateway:
         self._settings = settings
         self._observer = observer
         self._timing = timing
-        self.reencrypts = True
-        """Whether ReEncrypt is offered, as far as is known: dedicated gateways do not."""
+        self.reencrypts = {Algorithm.KMS_SYMMETRIC, Algorithm.RSAES_OAEP_SHA_256}
+        """The wrappings that ReEncrypt is offered for, as far as is known: for none by dedicated gateways."""
+        self.describes = True
+        """Whether DescribeKey is offered, as far as is known: not by dedicated gateways either."""
 
     @property
     def healthy(self) -> bool:
         """Whether the endpoint is thought to answer."""
         return self._breaker.closed
+
+    @property
+    def figures(self) -> EndpointFigures:
+        """The breaker's, for metrics."""
+        return EndpointFigures(self._breaker.endpoint, self._breaker.closed, self._breaker.failures)
 
     async def call(self, operation: str, key: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]]) -> _T:
         """Makes one operation within the total deadline.
@@ -91,8 +102,8 @@ class Gateway:
         self._breaker.require_passable()
         allowance = self._budget.allowance(key.account, key.region)
         bucket = allowance.metadata if operation in _METADATA else allowance.crypto
-        await bucket.take(deadline - self._timing.clock())
-        async with self._budget.slots(key.region):
+        await bucket.take(max(0.0, deadline - self._timing.clock() - _MARGIN))
+        async with self._budget.slot(key.region):
             # Outside of the breaker: a failure of STS says nothing about KMS. The client asks again, at no cost.
             credentials = await self._credentials.get()
             try:

@@ -5,57 +5,59 @@ the key's name, sends the ARN as KeyId (which also works across accounts), and t
 Regions never stand in for one another: keys and ciphertexts are regional.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from alibabacloud_kms20160120 import models
 
 from kmseal.envelope import encode_base64
-from kmseal.errors import Refused
-from kmseal.kms.alibaba.answers import (
-    read_blob,
-    read_description,
-    read_fresh_data_key,
-    read_unwrapped,
-    read_wrapping,
-)
+from kmseal.errors import KeyUnusable, Refused
+from kmseal.kms.alibaba.answers import read_fresh_data_key, read_reencrypted, read_unwrapped, read_wrapping
 from kmseal.kms.alibaba.arns import KeyName
 from kmseal.kms.alibaba.client import Call, KmsClient
-from kmseal.kms.alibaba.credentials import Credentials, CredentialSource, RefreshedCredentials, StaticCredentials
-from kmseal.kms.alibaba.detection import find_credentials
+from kmseal.kms.alibaba.credentials import CredentialSource
 from kmseal.kms.alibaba.errors import UNSUPPORTED
 from kmseal.kms.alibaba.gateway import Gateway
-from kmseal.kms.alibaba.sts import OidcExchange, sts_endpoint
-from kmseal.kms.alibaba.transport import Target, Transport, trust
+from kmseal.kms.alibaba.identity import choose_identity
+from kmseal.kms.alibaba.metadata import Metadata
+from kmseal.kms.alibaba.transport import Target, Transport, trust, trust_only
 from kmseal.kms.breaker import Breaker
-from kmseal.kms.budget import Budget
-from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, Unwrapped
+from kmseal.kms.connection import CA_BUNDLE, ENDPOINT
+from kmseal.kms.figures import EndpointFigures
+from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, PublicHalf, Unwrapped
+from kmseal.kms.settings import require_endpoint
 from kmseal.kms.wiring import Wiring
 from kmseal.manifest import Algorithm, Wrapping
 from kmseal.redacted import Redacted
 
 _T = TypeVar("_T")
-_DESCRIPTION_SECONDS: Final = 60.0
-"""How long a description serves re-wrapping: see ``_reencrypt`` for why an old one does no harm."""
 
 
 class AlibabaProvider:
     """Implements ``kmseal.kms.provider.Provider``. Belongs to one event loop from its first request on."""
 
     def __init__(self, wiring: Wiring, credentials: CredentialSource | None = None) -> None:
-        """Reads files and takes tens of milliseconds: to be called in a thread. Raises Misconfigured.
+        """Reads files and takes tens of milliseconds: to be called in a thread.
 
-        :param credentials: in place of those that the environment holds
+        :param credentials: in place of those that connection and environment name
+        :raises Misconfigured: naming the variable, or the connection's field, that is wrong
         """
         self._wiring = wiring
-        self._tls = trust(wiring.settings.ca_file, "KMSEAL_KMS_CA_FILE")
+        connection = wiring.connection
+        if connection.endpoint:
+            require_endpoint(connection.endpoint, ENDPOINT)
+        self._tls = (
+            trust_only(connection.ca_pem, CA_BUNDLE)
+            if connection.ca_pem
+            else trust(wiring.settings.ca_file, "KMSEAL_KMS_CA_FILE")
+        )
+        # Who brings an endpoint of its own should bring its authority too, rather than add it to everybody's.
+        self._ca_setting = CA_BUNDLE if connection.ca_pem or connection.endpoint else "KMSEAL_KMS_CA_FILE"
         self._transport = Transport(wiring.settings.concurrency)
-        self._credentials = credentials or self._find_credentials()
-        self._budget = Budget(wiring.settings, wiring.timing)
+        self._credentials = credentials or choose_identity(wiring, self._transport)
         self._gateways: dict[str, Gateway] = {}
-        self._descriptions: dict[str, tuple[float, KeyDescription]] = {}
-        self._describing: dict[str, asyncio.Lock] = {}
+        self._metadata = Metadata(self._gateway, wiring.timing)
 
     async def generate(self, key: str, context: Context) -> FreshDataKey:
         """GenerateDataKey."""
@@ -103,81 +105,74 @@ class AlibabaProvider:
 
         return await self._call("Decrypt", name, send)
 
-    async def rewrap(self, wrapping: Wrapping, key: str, context: Context) -> Wrapping:
+    async def rewrap(
+        self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
+    ) -> Wrapping:
         """ReEncrypt, so that the data key stays in KMS; Decrypt and Encrypt where that cannot be."""
         source, target = KeyName.parse(wrapping.key_id), KeyName.parse(key)
-        gateway = self._gateway(target.region)
-        symmetric = wrapping.algorithm is Algorithm.KMS_SYMMETRIC
-        if symmetric and source.region == target.region and gateway.reencrypts:
-            try:
-                return await self._reencrypt(wrapping, target, context)
-            except Refused as refused:
-                if refused.reason != UNSUPPORTED:
-                    raise
-                gateway.reencrypts = False
+        if source.region == target.region and wrapping.algorithm in self._gateway(target.region).reencrypts:
+            again = await self._reencrypt(wrapping, target, context, description)
+            if again is not None:
+                return again
         unwrapped = await self.unwrap(wrapping, context)
         return await self.wrap(key, unwrapped.data_key, context)
 
     async def describe(self, key: str) -> KeyDescription:
-        """DescribeKey. Always asks; what it learns serves ``rewrap`` too."""
-        name = KeyName.parse(key)
-        request = models.DescribeKeyRequest(key_id=name.arn)
+        """DescribeKey, or a probe where the gateway has none."""
+        return await self._metadata.describe(KeyName.parse(key))
 
-        async def send(client: KmsClient, call: Call) -> KeyDescription:
-            return read_description((await client.describe_key_with_options_async(request, call)).body, name)
-
-        description = await self._call("DescribeKey", name, send)
-        self._descriptions[name.arn] = (self._wiring.timing.clock(), description)
-        return description
+    async def public_key(self, key: str, version: str = "") -> PublicHalf:
+        """GetPublicKey."""
+        return await self._metadata.public_half(KeyName.parse(key), version)
 
     def healthy(self, key: str) -> bool:
         """Whether the key's endpoint is thought to answer; so is one that was never asked."""
         gateway = self._gateways.get(KeyName.parse(key).region)
         return gateway is None or gateway.healthy
 
+    def endpoints(self) -> Sequence[EndpointFigures]:
+        """One for each region that was asked."""
+        return [gateway.figures for gateway in self._gateways.values()]
+
     async def close(self) -> None:
         """Ends the refresh of credentials and closes all connections."""
         await self._credentials.close()
         await self._transport.close()
 
-    async def _reencrypt(self, wrapping: Wrapping, target: KeyName, context: Context) -> Wrapping:
-        """ReEncrypt under the primary version.
+    async def _reencrypt(
+        self, wrapping: Wrapping, target: KeyName, context: Context, known: KeyDescription | None
+    ) -> Wrapping | None:
+        """ReEncrypt under the primary version; None where that cannot be, and the caller has to open the wrapping.
 
-        Which version that was, the answer does not say: its KeyVersionId is documented as the one that the *old*
-        wrapping was opened with. So the primary version is looked up beforehand. Should the key be rotated in between,
-        the new wrapping carries the name of a version older than the true one: it counts as stale and is wrapped once
-        more. Looked up afterwards, it could carry the name of a newer one, and a version would seem free to be
-        disabled that still opens something. For the same reason a description that is a minute old does no harm.
+        Which version that was, the answer does not say: its KeyId and KeyVersionId are documented as those that the
+        *old* wrapping was opened with. So the primary version is known beforehand: from the caller, who polls the key,
+        or from a look of our own, at most one a minute. Should the key be rotated in between, the new wrapping carries
+        the name of a version older than the true one: it counts as stale and is wrapped once more. Looked up
+        afterwards, it could carry the name of a newer one, and a version would seem free to be disabled that still
+        opens something. For the same reason a description from an earlier poll does no harm, however old it is.
+
+        The key that opened the old wrapping has to be the one that it names (see ``read_unwrapped``): else a manifest
+        could have its borrowed wrapping laundered into an honest one.
         """
-        description = await self._recent_description(target, wrapping)
-        request = models.ReEncryptRequest(
-            ciphertext_blob=encode_base64(wrapping.wrapped),
-            # The key itself, not an alias that might move after it was described.
-            destination_key_id=description.key_id,
-            source_encryption_context=dict(context),
-            destination_encryption_context=dict(context),
-        )
-
-        async def send(client: KmsClient, call: Call) -> bytes:
-            return read_blob((await client.re_encrypt_with_options_async(request, call)).body)
-
-        blob = await self._call("ReEncrypt", target, send)
-        return Wrapping(description.key_id, description.primary_version, Algorithm.KMS_SYMMETRIC, blob)
-
-    async def _recent_description(self, name: KeyName, stale: Wrapping) -> KeyDescription:
-        """One DescribeKey per key and minute, however many objects are re-wrapped at once.
-
-        A description by which ``stale`` is not stale is asked for anew: its key was rotated since.
-        """
-        async with self._describing.setdefault(name.arn, asyncio.Lock()):
-            asked_at, description = self._descriptions.get(name.arn, (0.0, None))
-            if (
-                description is None
-                or self._wiring.timing.clock() - asked_at > _DESCRIPTION_SECONDS
-                or (description.key_id, description.primary_version) == (stale.key_id, stale.key_version_id)
-            ):
-                description = await self.describe(name.arn)
-            return description
+        source, gateway = KeyName.parse(wrapping.key_id), self._gateway(target.region)
+        try:
+            if known is None or not (target.is_alias or known.key_id == target.arn):
+                known = await self._metadata.recent(target, wrapping)
+            if not known.primary_version:
+                return None
+            opener, blob = await gateway.call("ReEncrypt", target, _sending_reencrypt(wrapping, source, known, context))
+        except Refused as refused:
+            if refused.reason != UNSUPPORTED:
+                raise
+            gateway.reencrypts.discard(wrapping.algorithm)
+            return None
+        except KeyUnusable:
+            if source == target:
+                raise
+            return None  # One of the two keys: the single steps will tell which.
+        if source.key(opener) != source:
+            return None
+        return Wrapping(known.key_id, known.primary_version, Algorithm.KMS_SYMMETRIC, blob)
 
     async def _call(self, operation: str, name: KeyName, send: Callable[[KmsClient, Call], Awaitable[_T]]) -> _T:
         return await self._gateway(name.region).call(operation, name, send)
@@ -190,7 +185,8 @@ class AlibabaProvider:
 
     def _make_gateway(self, region: str) -> Gateway:
         wiring = self._wiring
-        target = Target.of("KMS", wiring.settings.endpoint(region), self._tls, "KMSEAL_KMS_CA_FILE")
+        endpoint = wiring.connection.endpoint or wiring.settings.endpoint(region)
+        target = Target.of("KMS", endpoint, self._tls, self._ca_setting)
         return Gateway(
             region,
             KmsClient(region, target, self._transport, self._credentials, wiring.timing),
@@ -202,18 +198,33 @@ class AlibabaProvider:
                 timing=wiring.timing,
                 on_recovered=wiring.on_recovered,
             ),
-            budget=self._budget,
+            budget=wiring.budget,
             settings=wiring.settings,
             observer=wiring.observer,
             timing=wiring.timing,
         )
 
-    def _find_credentials(self) -> CredentialSource:
-        found = find_credentials(self._wiring.environment)
-        if isinstance(found, Credentials):
-            return StaticCredentials(found)
-        tls = trust(self._wiring.settings.sts_ca_file, "KMSEAL_STS_CA_FILE")
-        target = Target.of("STS", sts_endpoint(self._wiring.environment), tls, "KMSEAL_STS_CA_FILE")
-        return RefreshedCredentials(
-            OidcExchange(found, target, self._transport, self._wiring.timing), self._wiring.timing
-        )
+
+def _sending_reencrypt(
+    wrapping: Wrapping, source: KeyName, description: KeyDescription, context: Context
+) -> Callable[[KmsClient, Call], Awaitable[tuple[str, bytes]]]:
+    """One ReEncrypt to the described key: not to an alias, which might have moved since it was described."""
+    request = models.ReEncryptRequest(
+        ciphertext_blob=encode_base64(wrapping.wrapped),
+        destination_key_id=description.key_id,
+        destination_encryption_context=dict(context),
+    )
+    if wrapping.algorithm is Algorithm.KMS_SYMMETRIC:
+        request.source_encryption_context = dict(context)
+    else:
+        # A public key binds no context, and its ciphertext does not say by which key it was made.
+        request.source_key_id = source.arn
+        request.source_key_version_id = wrapping.key_version_id
+        request.source_encryption_algorithm = wrapping.algorithm.value
+
+    async def send(client: KmsClient, call: Call) -> tuple[str, bytes]:
+        # What can be refused here is mostly the old wrapping: errors name its key.
+        answer = await client.re_encrypt_with_options_async(request, replace(call, key=source))
+        return read_reencrypted(answer.body)
+
+    return send

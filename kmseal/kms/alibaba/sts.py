@@ -20,7 +20,7 @@ from kmseal.kms.alibaba.credentials import Credentials
 from kmseal.kms.alibaba.errors import Refusal, read_members
 from kmseal.kms.alibaba.transport import Target, Transport
 from kmseal.kms.settings import require_endpoint
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 from kmseal.redacted import Redacted
 
 _LIFETIME_SECONDS: Final = 3600
@@ -38,6 +38,8 @@ class OidcRole:
     provider_arn: str
     token_file: Path
     session_name: str = "kmseal"
+    named_by: str = "ALIBABA_CLOUD_OIDC_TOKEN_FILE"
+    """The variable or field that errors about the token file name."""
 
 
 def sts_endpoint(environment: Mapping[str, str]) -> str:
@@ -63,7 +65,7 @@ class OidcExchange:
 
     async def __call__(self) -> Credentials:
         """Fetches credentials for an hour. Raises Unavailable, Throttled, BadCredentials, Misconfigured."""
-        token = await asyncio.to_thread(_read_token, self.role.token_file)
+        token = await asyncio.to_thread(_read_token, self.role)
         form = {
             "Action": "AssumeRoleWithOIDC",
             "DurationSeconds": str(_LIFETIME_SECONDS),
@@ -111,15 +113,15 @@ class OidcExchange:
         )
 
 
-def _read_token(path: Path) -> str:
+def _read_token(role: OidcRole) -> str:
     try:
-        token = path.read_text("ascii").strip()
+        token = role.token_file.read_text("ascii").strip()
     except (OSError, ValueError):
         token = ""
     if not token:
         raise Misconfigured(
-            f"the token file {path} cannot be read, or is empty",
-            field="ALIBABA_CLOUD_OIDC_TOKEN_FILE",
+            f"the token file {role.token_file} cannot be read, or is empty",
+            field=role.named_by,
             remedy="check that the pod's ServiceAccount is annotated for RRSA and that the volume is mounted",
         )
     return token

@@ -46,11 +46,11 @@ class Target:
     scheme: str
     tls: ssl.SSLContext
     proxy: str | None
-    ca_variable: str
-    """The setting to name when its certificate is not trusted."""
+    ca_setting: str
+    """The variable or field to name when its certificate is not trusted."""
 
     @classmethod
-    def of(cls, service: str, endpoint: str, tls: ssl.SSLContext, ca_variable: str) -> "Target":
+    def of(cls, service: str, endpoint: str, tls: ssl.SSLContext, ca_setting: str) -> "Target":
         """Reads ``endpoint`` (``[http://]host[:port]``) and asks the environment for a proxy, once.
 
         aiohttp's ``trust_env`` would ask again for each request, and would look for ``~/.netrc`` as well, whose entry
@@ -58,7 +58,7 @@ class Target:
         """
         scheme = "http" if endpoint.startswith("http://") else "https"
         host = endpoint.removeprefix("http://")
-        return cls(service, host, scheme, tls, find_proxy(scheme, host), ca_variable)
+        return cls(service, host, scheme, tls, find_proxy(scheme, host), ca_setting)
 
     def __str__(self) -> str:
         return f"{self.service} at {self.host}"
@@ -148,6 +148,20 @@ def trust(ca_file: Path | None, variable: str) -> ssl.SSLContext:
         ) from None
 
 
+def trust_only(pem: str, name: str) -> ssl.SSLContext:
+    """The authorities of a PEM text and no others. Raises Misconfigured with the field ``name``."""
+    try:
+        # What is not ASCII stands in comments between the certificates, which OpenSSL skips, and Python refuses.
+        return ssl.create_default_context(cadata=pem.encode("ascii", "ignore").decode())
+    except (OSError, ValueError):
+        # ssl.SSLError, for a text that holds no certificate, is an OSError too.
+        raise Misconfigured(
+            "holds no certificate that can be read",
+            field=name,
+            remedy="give the text of PEM certificates, from -----BEGIN CERTIFICATE----- on",
+        ) from None
+
+
 def find_proxy(scheme: str, host: str) -> str | None:
     """The proxy that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` demand for a host, None for a direct way."""
     proxy = getproxies().get(scheme)
@@ -174,8 +188,8 @@ def _translate(error: aiohttp.ClientError, target: Target) -> KmsealError:
         case aiohttp.ClientConnectorCertificateError():
             return Misconfigured(
                 f"the certificate of {target} is not trusted",
-                field=target.ca_variable,
-                remedy=f"set {target.ca_variable} to a file with its authority, and check the endpoint's name",
+                field=target.ca_setting,
+                remedy=f"let {target.ca_setting} give its authority, and check the endpoint's name",
             )
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return Unavailable(

@@ -1,6 +1,7 @@
 """Fixtures of the KMS tests: a time that only moves when somebody sleeps, and servers that answer what a test says."""
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from kmseal.kms.settings import KmsSettings
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 
 ARN = "acs:kms:cn-hangzhou:1000000000000001:key/key-hzz62f1cb66fa42qo1234"
 
@@ -37,6 +38,43 @@ class FakeTime:
     @property
     def timing(self) -> Timing:
         return Timing(self.clock, self.wall, self.sleep, lambda: self.chance)
+
+
+class VirtualTime:
+    """A clock for many sleepers at once: it moves to the next one who is due whenever all of them sleep."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self._count += 1
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now + seconds, self._count, woken))
+        await woken
+
+    async def run(self, seconds: float = 100_000.0) -> None:
+        """Lets time pass until it is over, or until nobody sleeps any more."""
+        end = self.now + seconds
+        while True:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if not self._sleepers or self._sleepers[0][0] > end:
+                break
+            due, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                self.now = max(self.now, due)
+                woken.set_result(None)
+        if self._sleepers:
+            self.now = end
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(self.clock, lambda: 1_800_000_000.0 + self.now, self.sleep, lambda: 0.5)
 
 
 @dataclass(frozen=True)
@@ -105,6 +143,17 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 @pytest.fixture
 def fake_time() -> FakeTime:
     return FakeTime()
+
+
+@pytest.fixture(scope="session")
+def new_virtual_time() -> Callable[[], VirtualTime]:
+    """Makes one for each example of a property test."""
+    return VirtualTime
+
+
+@pytest.fixture
+def virtual_time() -> VirtualTime:
+    return VirtualTime()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from kmseal.kms.alibaba.arns import KeyName
 from kmseal.kms.alibaba.client import Call, KmsClient
 from kmseal.kms.alibaba.credentials import Credentials, StaticCredentials
 from kmseal.kms.alibaba.transport import Target, Transport, trust
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 from kmseal.redacted import Redacted
 
 SECRET = "e7c1signing-secret"
@@ -39,6 +39,19 @@ REQUESTS = {
         source_encryption_context=CONTEXT,
         destination_encryption_context=CONTEXT,
     ),
+    "re_encrypt_of_an_asymmetric_wrapping": models.ReEncryptRequest(
+        ciphertext_blob="+/+/AAA=",
+        destination_key_id=KEY,
+        destination_encryption_context=CONTEXT,
+        source_key_id=KEY,
+        source_key_version_id="v-1",
+        source_encryption_algorithm="RSAES_OAEP_SHA_256",
+    ),
+    "generate_data_key_without_plaintext": models.GenerateDataKeyWithoutPlaintextRequest(
+        key_id=KEY, key_spec="AES_256", encryption_context=CONTEXT
+    ),
+    "list_key_versions": models.ListKeyVersionsRequest(key_id=KEY, page_number=1, page_size=100),
+    "get_public_key": models.GetPublicKeyRequest(key_id=KEY, key_version_id="v-1"),
     "describe_key": models.DescribeKeyRequest(key_id=KEY),
     "asymmetric_decrypt": models.AsymmetricDecryptRequest(
         key_id=KEY, key_version_id="v-1", algorithm="RSAES_OAEP_SHA_256", ciphertext_blob="+/+/AAA="
@@ -88,7 +101,8 @@ async def test_ours_and_the_sdk_send_the_same_signed_request(
         user_agent="kmseal",
     )
     plain = Client(config)
-    await asyncio.to_thread(getattr(plain, f"{operation}_with_options"), REQUESTS[operation], RuntimeOptions())
+    method = operation.partition("_of_an_")[0]
+    await asyncio.to_thread(getattr(plain, f"{method}_with_options"), REQUESTS[operation], RuntimeOptions())
     for session in DaraCore._sessions.values():
         session.close()
 
@@ -101,7 +115,7 @@ async def test_ours_and_the_sdk_send_the_same_signed_request(
     )
     target = Target.of("KMS", server.endpoint, trust(None, "none"), "none")
     ours = KmsClient("cn-hangzhou", target, transport, StaticCredentials(credentials), Timing())
-    await getattr(ours, f"{operation}_with_options_async")(REQUESTS[operation], Call(KeyName.parse(KEY), 5.0))
+    await getattr(ours, f"{method}_with_options_async")(REQUESTS[operation], Call(KeyName.parse(KEY), 5.0))
     await transport.close()
 
     theirs, mine = server.requests

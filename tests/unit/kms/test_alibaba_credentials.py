@@ -7,7 +7,7 @@ import pytest
 
 from kmseal.errors import BadCredentials, KmsealError, Unavailable
 from kmseal.kms.alibaba.credentials import Credentials, RefreshedCredentials, StaticCredentials
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 from kmseal.redacted import Redacted
 
 

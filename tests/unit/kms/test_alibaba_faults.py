@@ -20,7 +20,7 @@ from kmseal.errors import (
     Unavailable,
 )
 from kmseal.kms.keyring import Keyring
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 from kmseal.manifest import Algorithm, Wrapping
 
 Server = Callable[..., Awaitable[Any]]

@@ -12,7 +12,7 @@ import pytest
 from kmseal.errors import BadCredentials, KmsealError, Throttled, Unavailable
 from kmseal.kms.alibaba.sts import OidcExchange, OidcRole
 from kmseal.kms.alibaba.transport import Target, Transport, trust
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 
 TOKEN = "eyJhbGciOi.J3W7Tcanary.c2ln"
 CREDENTIALS = {

@@ -33,10 +33,11 @@ def fail(breaker: Breaker, times: int) -> None:
 
 def test_opens_after_failures_in_a_row_and_repeats_why(breaker: Breaker) -> None:
     """The third failure opens it; then requests are refused with the reason and remedy of the last failure."""
-    fail(breaker, 2)
-    assert breaker.closed
-    fail(breaker, 1)
-    assert not breaker.closed
+    closed = []
+    for failures in (2, 1):
+        fail(breaker, failures)
+        closed.append(breaker.closed)
+    assert closed == [True, False]
     with pytest.raises(CircuitOpen, match="is down; set the clock, it is asked again within 10 s") as caught:
         request(breaker)
     assert caught.value.reason == "ClockSkew"

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from kmseal.errors import Throttled
-from kmseal.kms.budget import Budget, TokenBucket
+from kmseal.kms.budget import Budget, TokenBucket, in_background
+from kmseal.kms.figures import AllowanceFigures, RegionFigures
 from kmseal.kms.settings import KmsSettings
-from kmseal.kms.wiring import Timing
+from kmseal.kms.timing import Timing
 
 
 async def test_burst_of_one_second_passes_then_callers_are_paced_in_order(fake_time: Any) -> None:
@@ -82,7 +83,6 @@ def test_buckets_belong_to_account_and_region(fake_time: Any) -> None:
     assert first.crypto is not first.metadata
     assert first is not budget.allowance("2", "cn-hangzhou")
     assert first is not budget.allowance("1", "cn-beijing")
-    assert budget.slots("cn-hangzhou") is budget.slots("cn-hangzhou")
 
 
 async def test_made_up_accounts_do_not_fill_the_memory_and_busy_ones_are_kept(fake_time: Any) -> None:
@@ -94,3 +94,42 @@ async def test_made_up_accounts_do_not_fill_the_memory_and_busy_ones_are_kept(fa
         budget.allowance(str(account), "cn-hangzhou")
     assert budget.allowance("1", "cn-hangzhou") is busy
     assert len(budget._allowances) <= 256
+
+
+async def test_made_up_regions_do_not_fill_the_memory_either(fake_time: Any) -> None:
+    """The slots of a region with a request in flight are kept."""
+    budget = Budget(KmsSettings(), fake_time.timing)
+    async with budget.slot("cn-hangzhou"):
+        for number in range(2000):
+            async with budget.slot(f"made-up-{number}"):
+                pass
+        assert len(budget.regions()) <= 256
+        assert ("cn-hangzhou", 1) in {(one.region, one.in_flight) for one in budget.regions()}
+
+
+async def test_figures_tell_what_is_left_who_waits_and_what_is_under_way(virtual_time: Any) -> None:
+    """Tokens below zero are the foreground's queue; the background is counted apart."""
+    budget = Budget(KmsSettings(crypto_per_second=2.0, metadata_per_second=1.0, concurrency=1), virtual_time.timing)
+    crypto = budget.allowance("1", "cn-hangzhou").crypto
+    callers = [asyncio.create_task(crypto.take(60.0)) for _ in range(5)]
+    with in_background():
+        callers += [asyncio.create_task(crypto.take(60.0)) for _ in range(4)]
+    await asyncio.sleep(0)
+    async with budget.slot("cn-hangzhou"):
+
+        async def wait() -> None:
+            async with budget.slot("cn-hangzhou"):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        assert budget.allowances() == (
+            AllowanceFigures("1", "cn-hangzhou", "crypto", -3.0, 2.0, 4),
+            AllowanceFigures("1", "cn-hangzhou", "metadata", 1.0, 1.0, 0),
+        )
+        assert budget.regions() == (RegionFigures("cn-hangzhou", 1, 1, 1),)
+    await waiting
+    await virtual_time.run()
+    await asyncio.gather(*callers)
+    assert budget.allowances()[0].waiting_in_background == 0
+    assert budget.regions() == (RegionFigures("cn-hangzhou", 0, 1, 0),)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,8 +17,9 @@ from kmseal.errors import (
     Throttled,
     Unavailable,
 )
+from kmseal.kms.figures import EndpointFigures
 from kmseal.kms.keyring import Keyring
-from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, KeyState, Unwrapped
+from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, KeyState, PublicHalf, Unwrapped
 from kmseal.kms.settings import KmsSettings
 from kmseal.kms.wiring import Wiring
 from kmseal.manifest import Algorithm, Wrapping
@@ -47,15 +48,23 @@ class ScriptedProvider:
             raise self.outcomes[wrapping.key_id]
         return Unwrapped(Redacted(b"k" * 32), wrapping.key_id, "1", "")
 
-    async def rewrap(self, wrapping: Wrapping, key: str, context: Context) -> Wrapping:
+    async def rewrap(
+        self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
+    ) -> Wrapping:
         self.asked.append(f"rewrap {wrapping.key_id} {key}")
         return wrapping
 
     async def describe(self, key: str) -> KeyDescription:
         return KeyDescription(key, KeyState.ENABLED, "1")
 
+    async def public_key(self, key: str, version: str = "") -> PublicHalf:
+        return PublicHalf(key, version or "newest", "PEM")
+
     def healthy(self, key: str) -> bool:
         return key not in self.ill
+
+    def endpoints(self) -> Sequence[EndpointFigures]:
+        return [EndpointFigures(key, False, 5) for key in sorted(self.ill)]
 
     async def close(self) -> None:
         self.closed += 1

@@ -180,3 +180,15 @@ def test_a_bad_name_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot be written"):
         create_key_file(tmp_path / "no" / "folder", ("dev",))
     assert os.listdir(tmp_path) == []
+
+
+async def test_a_local_key_has_no_public_half_and_no_endpoint(key_file: Path) -> None:
+    """One key for both directions, in a file: the refusal says what to do instead."""
+    provider = LocalProvider(key_file)
+    with pytest.raises(Refused, match="no public half; seal with the key file") as caught:
+        await provider.public_key("local:dev")
+    assert caught.value.reason == "NotAsymmetric"
+    with pytest.raises(KeyUnusable):
+        await provider.public_key("local:missing")
+    assert list(provider.endpoints()) == []
+    assert provider.healthy("local:dev")
