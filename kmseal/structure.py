@@ -54,6 +54,11 @@ class Fields:
                         remedy=f"remove it, or correct its name; known here: {', '.join(sorted(self._seen))}",
                     )
 
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The object itself, for a parser of its own."""
+        return self._raw
+
     def path(self, name: str) -> str:
         """The full path of a member."""
         return member_path(self._path, name)

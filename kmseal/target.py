@@ -109,6 +109,17 @@ def require_named(name: str, path: str) -> str:
     return member_path(path, name)
 
 
+def is_label_name(text: str) -> bool:
+    """Whether Kubernetes accepts it as the name of a label or an annotation."""
+    prefix, slash, name = text.rpartition("/")
+    return _NAME.fullmatch(name) is not None and (not slash or _is_prefix(prefix))
+
+
+def is_label_value(text: str) -> bool:
+    """Whether Kubernetes accepts it as the value of a label."""
+    return _LABEL_VALUE.fullmatch(text) is not None
+
+
 def _parse_name(fields: Fields, object_name: str) -> str:
     name = fields.text("name", object_name)
     try:
@@ -136,7 +147,7 @@ def _parse_labels(fields: Fields) -> dict[str, str]:
     path = fields.path("labels")
     labels = _parse_metadata(fields, "labels")
     for name, text in labels.items():
-        if not _LABEL_VALUE.fullmatch(text):
+        if not is_label_value(text):
             raise Malformed(
                 "is not a valid label value",
                 field=member_path(path, name),
@@ -160,14 +171,14 @@ def _parse_metadata(fields: Fields, kind: str) -> dict[str, str]:
     if len(texts) > LABELS_MAX:
         raise _refused(path, f"has {len(texts)} items; at most {LABELS_MAX} are possible")
     for name in texts:
-        prefix, slash, rest = name.rpartition("/")
-        if not _NAME.fullmatch(rest) or (slash and not _is_prefix(prefix)):
+        if not is_label_name(name):
             raise Malformed(
                 "is not a valid name of a label or an annotation",
                 field=member_path(path, name),
                 reason="LabelName",
                 remedy="use <DNS name>/<name> or <name>; a name has at most 63 letters, digits, '-', '_' and '.'",
             )
+        prefix = name.rpartition("/")[0]
         if prefix == API_GROUP or prefix.endswith(f".{API_GROUP}"):
             raise Malformed(
                 f"names under {API_GROUP}/ belong to the operator",

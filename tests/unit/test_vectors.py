@@ -17,12 +17,13 @@ from vectors import FOLDER, Vector, read_vectors
 
 import kmseal
 from kmseal import errors
-from kmseal.envelope import DataKeyId
+from kmseal.envelope import DataKeyId, encode_base64
 from kmseal.errors import KmsealError
 from kmseal.manifest import EncryptedSecret
 from kmseal.redacted import Redacted
+from kmseal.rewrapped import brought_up_to_date, digest, openers, read_rewrapped
 
-ACCEPTED, REJECTED = read_vectors("accept"), read_vectors("reject")
+ACCEPTED, REJECTED, REWRAPPED = read_vectors("accept"), read_vectors("reject"), read_vectors("rewrapped")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 STAGES = ["parse", "place", "open"]
 
@@ -95,9 +96,39 @@ def test_a_refusal_quotes_no_value(vector: Vector) -> None:
         assert text not in str(caught.value)
 
 
+@pytest.mark.parametrize("vector", REWRAPPED, ids=str)
+def test_newer_wrappings_count_as_stated(vector: Vector) -> None:
+    """The order of opening, and what Git should hold, are those of the file; what Git should hold is a good object."""
+    object_, newer = EncryptedSecret.parse(vector.manifest), read_rewrapped(vector.manifest["status"])
+    tried = {key.id: [encode_base64(wrapping.wrapped) for wrapping in openers(key, newer)] for key in object_.data_keys}
+    assert tried == vector.content["openers"]
+    current = [brought_up_to_date(data_key, newer).to_dict() for data_key in object_.data_keys]
+    texts = {key["id"]: [wrapping["wrapped"] for wrapping in key["wrappings"]] for key in current}
+    assert texts == vector.content["upToDate"]
+    EncryptedSecret.parse({**vector.manifest, "spec": {**vector.manifest["spec"], "dataKeys": current}})
+
+
+@pytest.mark.parametrize("vector", REWRAPPED, ids=str)
+def test_the_digest_of_a_wrapping_is_known_to_a_second_reader(vector: Vector) -> None:
+    """Who knows only R2 of the document computes the digests of the file, and our code the same."""
+    ours = {
+        key.id: [digest(item) for item in key.wrappings] for key in EncryptedSecret.parse(vector.manifest).data_keys
+    }
+    theirs = {}
+    for data_key in vector.manifest["spec"]["dataKeys"]:
+        theirs[data_key["id"]] = [
+            hashlib.sha256(
+                _length_prefixed("kmseal/v1/wrapping", item["keyId"], item["keyVersionId"], item["algorithm"])
+                + base64.b64decode(item["wrapped"])
+            ).hexdigest()
+            for item in data_key["wrappings"]
+        ]
+    assert ours == theirs == vector.content["digests"]
+
+
 def test_the_document_names_every_reason_once_and_every_one_has_a_vector() -> None:
-    """The tables of section 8, the files and the code know the same reasons."""
-    documented = re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text().partition("## 8.")[2], re.MULTILINE)
+    """The tables of section 9, the files and the code know the same reasons."""
+    documented = re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text().partition("## 9.")[2], re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert {vector.name.partition("-")[0] for vector in REJECTED} == set(documented)
     assert set(_reasons_in_code()) == set(documented)
@@ -106,7 +137,7 @@ def test_the_document_names_every_reason_once_and_every_one_has_a_vector() -> No
 def test_a_vector_names_the_rules_that_the_document_gives_its_reason() -> None:
     """The rule in a file is one of those beside its reason in the first table; it exists in the text."""
     text = DOCUMENT.read_text()
-    first_table = text.partition("## 8.")[2].partition("These belong to the resource")[0]
+    first_table = text.partition("## 9.")[2].partition("These belong to the resource")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", first_table, re.MULTILINE)
     rules = {reason: rule.split(", ") for reason, rule in rows}
     for vector in REJECTED:
@@ -122,7 +153,7 @@ def test_a_vector_names_the_rules_that_the_document_gives_its_reason() -> None:
 def test_the_vectors_are_what_the_generator_writes(tmp_path: Path) -> None:
     """Writing all vectors again gives the same files, byte for byte."""
     subprocess.run([sys.executable, FOLDER / "generate.py", tmp_path], check=True, timeout=60)
-    for kind in ("accept", "reject"):
+    for kind in ("accept", "reject", "rewrapped"):
         written = {path.name: path.read_bytes() for path in (tmp_path / kind).iterdir()}
         assert written == {path.name: path.read_bytes() for path in (FOLDER / kind).iterdir()}
 

@@ -1,6 +1,7 @@
 """Writes the vector files of docs/format.md: ``python tests/vectors/generate.py [FOLDER]``.
 
-``accept/`` holds one file per accepted shape, ``reject/`` one per rejection; README.md beside this file describes them.
+``accept/`` holds one file per accepted shape, ``reject/`` one per rejection, ``rewrapped/`` one per case of newer
+wrappings; README.md beside this file describes them.
 Every random byte comes from a stream that the file's name seeds, so that writing them again gives the same bytes; a
 test checks that. Run it after a change here, never edit the files by hand, and never change a file that a release had.
 """
@@ -12,7 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from rejections import REJECTIONS
-from sealing import FIRST, KMS_KEY, KMS_KEY_2, LOCAL_KEY, RSA_KEY, SECOND, Json, Sealing, one_value, to_base64, two_keys
+from sealing import (
+    FIRST,
+    KMS_KEY,
+    KMS_KEY_2,
+    LOCAL_KEY,
+    RSA_KEY,
+    SECOND,
+    Json,
+    Sealing,
+    digest,
+    one_value,
+    to_base64,
+    two_keys,
+)
 
 from kmseal.envelope import Scope
 
@@ -132,10 +146,88 @@ def rejected() -> Iterator[tuple[str, Json]]:
         yield f"reject/{rejection.name}.json", vector
 
 
+def rewrapped() -> Iterator[tuple[str, Json]]:
+    """Newer wrappings in a status, by file name."""
+
+    def vector(
+        name: str, description: str, sealing: Sealing, items: list[Any], openers: list[Json], up_to_date: list[Json]
+    ) -> tuple[str, Json]:
+        """``openers`` and ``up_to_date`` are of the first data key; another one has no newer wrappings."""
+        manifest = sealing.manifest()
+        by_id = {data_key["id"]: data_key["wrappings"] for data_key in manifest["spec"]["dataKeys"]}
+        content: Json = {
+            "description": description,
+            "manifest": {**manifest, "status": {"rewrapped": items}},
+            "digests": {id_: [digest(wrapping) for wrapping in wrappings] for id_, wrappings in by_id.items()},
+        }
+        for member, of_first in (("openers", openers), ("upToDate", up_to_date)):
+            texts = {**by_id, FIRST: of_first}
+            content[member] = {id_: [wrapping["wrapped"] for wrapping in texts[id_]] for id_ in by_id}
+        return f"rewrapped/{name}.json", content
+
+    def wrappings(sealing: Sealing) -> list[Json]:
+        found: list[Json] = sealing.manifest()["spec"]["dataKeys"][0]["wrappings"]
+        return found
+
+    name = "new-version"
+    sealing = two_keys(name)
+    first, second = wrappings(sealing)
+    newer = sealing.rewrap(FIRST, 0)
+    description = "One of two wrappings has a newer one by a new version of its key"
+    stand_in = newer["wrapping"]
+    yield vector(name, description, sealing, [newer], [stand_in, second, first], [stand_in, second])
+    name = "all-of-one"
+    sealing = two_keys(name)
+    first, second = wrappings(sealing)
+    newer = [sealing.rewrap(FIRST, index) for index in range(2)]
+    stand_ins = [item["wrapping"] for item in newer]
+    description = "All wrappings of one data key have newer ones; the order of the items says nothing"
+    yield vector(name, description, sealing, newer[::-1], [*stand_ins, first, second], stand_ins)
+    name = "another-key"
+    sealing = one_value(name, keys=(LOCAL_KEY,))
+    newer = sealing.rewrap(FIRST, 0, KMS_KEY)
+    first, stand_in = *wrappings(sealing), newer["wrapping"]
+    yield vector(name, "A newer wrapping by another key", sealing, [newer], [stand_in, first], [stand_in])
+    name = "another-key-that-wraps-already"
+    sealing = two_keys(name)
+    first, second = wrappings(sealing)
+    newer = sealing.rewrap(FIRST, 0, KMS_KEY_2)
+    stand_in = newer["wrapping"]
+    description = "A newer wrapping by a key that another wrapping of spec names: for Git, that of spec stays"
+    yield vector(name, description, sealing, [newer], [stand_in, second, first], [second])
+    name = "two-for-one"
+    sealing = one_value(name)
+    newer = [sealing.rewrap(FIRST, 0, version=version) for version in ("v2", "v3")]
+    first, stand_in = *wrappings(sealing), newer[1]["wrapping"]
+    description = "Of two items for one wrapping the last one counts"
+    yield vector(name, description, sealing, newer, [stand_in, first], [stand_in])
+    name = "ignored"
+    sealing = two_keys(name)
+    standing = wrappings(sealing)
+    good = sealing.rewrap(FIRST, 0)
+    text = good["wrapping"]["wrapped"]
+    ignored = [
+        {**good, "digest": digest(good["wrapping"])},  # Of no wrapping of spec.
+        {**good, "dataKeyId": SECOND},  # Of a wrapping of another data key.
+        {**good, "dataKeyId": "zzzzzzzz"},
+        {**good, "digest": good["digest"].upper()},
+        {**good, "digest": good["digest"][:-1]},
+        {**good, "note": "a member that R1 does not know"},
+        {"dataKeyId": FIRST, "digest": good["digest"]},
+        {**good, "wrapping": {**good["wrapping"], "keyId": "acs:kms:cn-hangzhou:1234567890123456:alias/app"}},
+        {**good, "wrapping": {**good["wrapping"], "algorithm": "LOCAL_AES_256_GCM"}},
+        {**good, "wrapping": {**good["wrapping"], "wrapped": text.rstrip("=") + "\n"}},
+        "not an object",
+        None,
+    ]
+    yield vector(name, "Items that do not count, each for a reason of its own", sealing, ignored, standing, standing)
+
+
 def main(folder: Path) -> None:
     """Writes all files and removes those that no vector has any more."""
-    wanted = {folder / name: json.dumps(content, indent=1) + "\n" for name, content in (*accepted(), *rejected())}
-    for kind in ("accept", "reject"):
+    vectors = (*accepted(), *rejected(), *rewrapped())
+    wanted = {folder / name: json.dumps(content, indent=1) + "\n" for name, content in vectors}
+    for kind in ("accept", "reject", "rewrapped"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for stale in set((folder / kind).glob("*.json")) - wanted.keys():
             stale.unlink()

@@ -78,8 +78,14 @@ class Sealing:
             },
         }
 
-    def _wrap(self, key_id: str, data_key: bytes) -> Json:
-        version = key_id.rpartition("/")[2].removeprefix("local:")[:61] + "-v1"
+    def rewrap(self, data_key_id: str, index: int, key_id: str = "", version: str = "v2") -> Json:
+        """An item of ``status.rewrapped`` for the wrapping at ``index``, by the same key unless told."""
+        replaced = next(item for item in self._wrapped if item["id"] == data_key_id)["wrappings"][index]
+        newer = self._wrap(key_id or replaced["keyId"], self.data_keys[data_key_id], version)
+        return {"dataKeyId": data_key_id, "digest": digest(replaced), "wrapping": newer}
+
+    def _wrap(self, key_id: str, data_key: bytes, version: str = "v1") -> Json:
+        version = f"{key_id.rpartition('/')[2].removeprefix('local:')[:61]}-{version}"
         if key_id.startswith("local:"):
             key = self.local_keys.setdefault(key_id, self._entropy(32))
             context = json.dumps(self._place.encryption_context(), sort_keys=True, separators=(",", ":"))
@@ -92,6 +98,12 @@ class Sealing:
         else:
             algorithm, wrapped = "KMS_SYMMETRIC", self._entropy(146)
         return {"keyId": key_id, "keyVersionId": version, "algorithm": algorithm, "wrapped": to_base64(wrapped)}
+
+
+def digest(wrapping: Json) -> str:
+    """The digest of R2."""
+    text = length_prefixed("kmseal/v1/wrapping", wrapping["keyId"], wrapping["keyVersionId"], wrapping["algorithm"])
+    return hashlib.sha256(text + base64.b64decode(wrapping["wrapped"])).hexdigest()
 
 
 def one_value(label: str, scope: Scope = Scope.STRICT, keys: tuple[str, ...] = (KMS_KEY,)) -> Sealing:
