@@ -45,6 +45,7 @@ class Resource:
     group: str
     version: str
     plural: str
+    kind: str
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
         """The path of a collection, or of one object or its subresource."""
@@ -59,9 +60,11 @@ class Resource:
         return "/".join(parts)
 
 
-SECRETS: Final = Resource("", "v1", "secrets")
-EVENTS: Final = Resource("events.k8s.io", "v1", "events")
-ENCRYPTED_SECRETS: Final = Resource("kmseal.dev", "v1alpha1", "encryptedsecrets")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
+EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
+ENCRYPTED_SECRETS: Final = Resource("kmseal.dev", "v1alpha1", "encryptedsecrets", "EncryptedSecret")
+KMS_KEYS: Final = Resource("kmseal.dev", "v1alpha1", "kmskeys", "KMSKey")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +141,12 @@ class KubeClient:
         namespace: str | None = None,
         *,
         labels: str = "",
+        fields: str = "",
         metadata: bool = False,
         page_size: int = 500,
     ) -> AsyncIterator[Page]:
         """Lists a collection page by page, so that memory is bounded by a page. Raises Expired between pages."""
-        query = {"limit": str(page_size), **({"labelSelector": labels} if labels else {})}
+        query = {"limit": str(page_size), **_selectors(labels, fields)}
         while True:
             answer = await self._required(
                 "GET", resource.path(namespace), query=query, accept=_PARTIAL_LIST if metadata else "application/json"
@@ -160,6 +164,7 @@ class KubeClient:
         *,
         since: str,
         labels: str = "",
+        fields: str = "",
         metadata: bool = False,
         server_timeout: int = 300,
         silence: float = 90.0,
@@ -174,7 +179,7 @@ class KubeClient:
             "resourceVersion": since,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(server_timeout),
-            **({"labelSelector": labels} if labels else {}),
+            **_selectors(labels, fields),
         }
         headers = {"Accept": _PARTIAL if metadata else "application/json", **self._authorization()}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
@@ -193,7 +198,7 @@ class KubeClient:
             raise Unavailable(f"the watch of {resource.plural} broke off ({type(error).__name__})") from None
 
     async def apply(
-        self, resource: Resource, namespace: str, name: str, body: Json, *, manager: str, force: bool
+        self, resource: Resource, namespace: str | None, name: str, body: Json, *, manager: str, force: bool
     ) -> Json:
         """Writes by server-side apply; answers with the object's metadata only.
 
@@ -212,7 +217,7 @@ class KubeClient:
         )
 
     async def patch_status(
-        self, resource: Resource, namespace: str, name: str, status: Json, *, version: int, manager: str
+        self, resource: Resource, namespace: str | None, name: str, status: Json, *, version: int, manager: str
     ) -> Json | None:
         """Merges ``status`` into an object's status; answers with its metadata, None where the object is gone.
 
@@ -243,7 +248,7 @@ class KubeClient:
         )
 
     async def create(
-        self, resource: Resource, namespace: str, body: Json, *, manager: str, dry_run: bool = False
+        self, resource: Resource, namespace: str | None, body: Json, *, manager: str, dry_run: bool = False
     ) -> Json:
         """Creates an object; answers with its metadata only."""
         query = {"fieldManager": manager, **({"dryRun": "All"} if dry_run else {})}
@@ -318,6 +323,11 @@ class KubeClient:
         finally:
             if write:
                 self._observer(*write, status)
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    chosen = {"labelSelector": labels, "fieldSelector": fields}
+    return {name: selector for name, selector in chosen.items() if selector}
 
 
 def _find_proxy(server: str) -> str | None:

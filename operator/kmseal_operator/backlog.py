@@ -94,10 +94,21 @@ class Backlog:
         """
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = max(at_least, min(self._backoff.delay(failures), cap or self._backoff.cap))
-        self._delayed[key] = (now + delay, cause)
-        heapq.heappush(self._due, (now + delay, key))
+        self._delay(key, now + delay, cause)
         self._release(key, now)
         return delay
+
+    def rest(self, key: Key, now: float, seconds: float) -> None:
+        """The worker has finished, and the key is to come again after that time."""
+        self._failures.pop(key, None)
+        self._delay(key, now + seconds, "")
+        self._release(key, now)
+
+    def hurry(self, key: Key, now: float, seconds: float) -> None:
+        """Brings a waiting key forward, so that it comes in that time at the latest; others are not touched."""
+        waiting = self._delayed.get(key)
+        if waiting and waiting[0] > now + seconds:
+            self._delay(key, now + seconds, waiting[1])
 
     def drop(self, key: Key) -> None:
         """Forgets a key that no longer exists; a worker that holds it still calls :meth:`done`."""
@@ -141,6 +152,10 @@ class Backlog:
     def idle(self) -> bool:
         """Nothing is ready and nobody works; retries may be waiting."""
         return not self.ready and not self._taken
+
+    def _delay(self, key: Key, due: float, cause: str) -> None:
+        self._delayed[key] = (due, cause)
+        heapq.heappush(self._due, (due, key))
 
     def _release(self, key: Key, now: float) -> None:
         self._taken.discard(key)

@@ -12,16 +12,10 @@ from kmseal.errors import KmsealError
 from kmseal.manifest import Delivery, EncryptedSecret
 from kmseal.redacted import Redacted
 from kmseal.target import CreationPolicy, DeletionPolicy
+from kmseal_operator.holdings import KeyUse
+from kmseal_operator.keys import Bar
 from kmseal_operator.ledger import Recorded, Seen
 from kmseal_operator.reasons import Reason, reason_of_opening
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUse:
-    """Which key version opened a data key."""
-
-    key_id: str
-    key_version_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,8 @@ class Inputs:
     uid: str
     recorded: Recorded
     target: Seen | None
+    bar: Bar | None = None
+    """Why the object may not be opened here, as far as is known without asking KMS."""
     looked: bool = False
     """Whether ``target`` was read from the API server just now, so that None means that there is no such Secret."""
     owner_lives: bool = False
@@ -75,6 +71,8 @@ class Report:
 
     outcome: Outcome
     remove: Seen | None = None
+    revoked: bool = False
+    """Whether the recorded target is taken away: ``remove`` names it where this object owns it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +104,16 @@ def decide(inputs: Inputs) -> Decision:
     # An object that cannot be parsed touches nothing.
     if isinstance(object_, KmsealError):
         return Report(_failure(object_, inputs.recorded))
+    # A key that was shut to take its secrets away wins over a suspension, which who writes the object could set.
+    if inputs.bar and inputs.bar.revokes:
+        return _barred(object_, inputs, inputs.bar)
     # A suspended object touches nothing, but says whether its target was ever made.
     if object_.suspend:
         made = bool(inputs.recorded.target_uid)
         return Report(Outcome(made, Reason.SUSPENDED, "suspended by spec.suspend; the target is left as it is"))
+    # A key that may not be used here opens nothing.
+    if inputs.bar:
+        return _barred(object_, inputs, inputs.bar)
     # A rival is known without opening anything.
     if object_.delivery is Delivery.SECRET and (conflict := _conflict(object_, inputs)):
         return Report(conflict)
@@ -146,6 +150,17 @@ def _place(object_: EncryptedSecret, inputs: Inputs, opened: Opened, former: See
     ours = owned and _is_ours(target, object_, inputs.uid)
     prune = target.foreign_data if ours else ()
     return Write(opened, target.uid, force=owned, owned=owned, ours=ours, prune=prune, remove=former, outcome=_APPLIED)
+
+
+def _barred(object_: EncryptedSecret, inputs: Inputs, bar: Bar) -> Report:
+    """What becomes of an object whose key is shut, unknown or not for its namespace."""
+    reason = reason_of_opening(bar.error)
+    if not bar.revokes:
+        return Report(_failure(bar.error, inputs.recorded))
+    outcome = Outcome(False, reason, f"{bar.error}; until then there is no Secret (onUnavailable: Remove)")
+    recorded = inputs.former if inputs.recorded.target_name != object_.target.name else inputs.target
+    owned = object_.target.creation_policy is not CreationPolicy.MERGE and _is_ours(recorded, object_, inputs.uid)
+    return Report(outcome, remove=recorded if owned and inputs.recorded.target_uid else None, revoked=True)
 
 
 def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:

@@ -51,6 +51,7 @@ class Feed:
         backoff: Backoff,
         clock: Callable[[], float],
         labels: str = "",
+        fields: str = "",
         metadata: bool = False,
     ) -> None:
         self._kube = kube
@@ -59,8 +60,8 @@ class Feed:
         self._namespace = namespace
         self._backoff = backoff
         self._clock = clock
-        self._labels = labels
-        self._metadata = metadata
+        # What list and watch must agree in, or a watch would tell of objects that the list took for gone.
+        self._selection: dict[str, Any] = {"labels": labels, "fields": fields, "metadata": metadata}
         self._failures = 0
         self._since = ""
         self.synced = asyncio.Event()
@@ -96,40 +97,45 @@ class Feed:
     async def _list(self) -> str:
         listed: set[Key] = set()
         version = ""
-        async for page in self._kube.pages(
-            self._resource, self._namespace, labels=self._labels, metadata=self._metadata
-        ):
+        async for page in self._kube.pages(self._resource, self._namespace, **self._selection):
             self._heard()
             for raw in page.items:
-                metadata = raw["metadata"]
-                listed.add(Key(metadata["namespace"], metadata["name"]))
+                listed.add(_key(raw))
                 # Items of a list carry no kind of their own.
                 raw.setdefault("apiVersion", f"{self._resource.group}/{self._resource.version}".lstrip("/"))
-                raw.setdefault("kind", "EncryptedSecret" if self._resource.group else "Secret")
+                raw.setdefault("kind", self._resource.kind)
                 self._sink.observe(raw)
             version = page.resource_version
             await asyncio.sleep(0)
         for key in self._sink.present() - listed:
-            if self._namespace in (None, key.namespace):
+            if self._is_mine(key):
                 self._sink.vanish(key)
         self._since = version
         return version
 
     async def _watch(self, since: str) -> str:
         self._since = since
-        async for change in self._kube.watch(
-            self._resource, self._namespace, since=since, labels=self._labels, metadata=self._metadata
-        ):
+        async for change in self._kube.watch(self._resource, self._namespace, since=since, **self._selection):
             self._heard()
             self._failures = 0
-            metadata = change.object["metadata"]
             if change.type in ("ADDED", "MODIFIED"):
                 self._sink.observe(change.object)
             elif change.type == "DELETED":
-                self._sink.vanish(Key(metadata["namespace"], metadata["name"]))
-            self._since = str(metadata["resourceVersion"])
+                self._sink.vanish(_key(change.object))
+            self._since = str(change.object["metadata"]["resourceVersion"])
         return self._since
+
+    def _is_mine(self, key: Key) -> bool:
+        """Whether this feed, of perhaps several that fill one sink, would show the object."""
+        if chosen := self._selection["fields"]:
+            return bool(chosen == f"metadata.name={key.name}")
+        return self._namespace in (None, key.namespace)
 
     def _heard(self) -> None:
         self.connected = True
         self.heard_at = self._clock()
+
+
+def _key(raw: dict[str, Any]) -> Key:
+    """The key of an object; the namespace of a cluster-scoped one is empty."""
+    return Key(raw["metadata"].get("namespace", ""), raw["metadata"]["name"])

@@ -8,21 +8,25 @@ object's content is kept, as bytes, only while there is work to do on it. It nev
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kmseal_operator.backlog import Key, Lane
+from kmseal_operator.holdings import Holdings, Inventory, read_holdings
 from kmseal_operator.queue import KeyedQueue
-from kmseal_operator.reasons import Reason
+from kmseal_operator.reasons import WAITS_FOR_KEY, Reason
 
 OWNER_ANNOTATION: Final = "kmseal.dev/owner"
 RETAIN_ANNOTATION: Final = "kmseal.dev/retain"
 """On a Secret that an object with deletionPolicy Retain has merged into: its values stay when the object goes."""
 TARGET_LABEL: Final = "kmseal.dev/target"
+REWRAP_ANNOTATION: Final = "kmseal.dev/rewrap"
+"""On an EncryptedSecret: "true" has it re-wrapped also where its KMSKey says Manual, "false" never."""
 FIELD_MANAGER: Final = "kmseal"
 
 Json = dict[str, Any]
+_ASKED: Final = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,10 @@ class Known:
     inject: bool
     suspended: bool
     retains: bool = False
+    created: str = ""
+    rewrap_asked: bool | None = None
+    recheck: bool = False
+    """Whether the rules of its keys have changed since it was last looked at."""
     body: bytes | None = field(default=None, repr=False)
 
     def is_settled(self, seen: Seen | None, name: str) -> bool:
@@ -162,8 +170,14 @@ class Known:
 class Ledger:
     """All records, and the queue that gets the keys of objects with work."""
 
-    def __init__(self, queue: KeyedQueue) -> None:
+    def __init__(
+        self,
+        queue: KeyedQueue,
+        on_holdings: Callable[[Key, Holdings, Holdings], None] = lambda key, before, after: None,
+    ) -> None:
         self._queue = queue
+        self._on_holdings = on_holdings
+        self.inventory = Inventory()
         self._objects: dict[Key, Known] = {}
         self._secrets: dict[Key, Seen] = {}
         self._by_target: dict[Key, set[Key]] = {}
@@ -186,12 +200,15 @@ class Ledger:
             recorded=Recorded.parse(raw.get("status")), target=str(target.get("name") or key.name),
             merges=target.get("creationPolicy") == "Merge", inject=spec.get("delivery") == "Inject",
             suspended=bool(spec.get("suspend")),
-            retains=target.get("deletionPolicy") == "Retain",
+            retains=target.get("deletionPolicy") == "Retain", created=str(metadata.get("creationTimestamp", "")),
+            rewrap_asked=_ASKED.get((metadata.get("annotations") or {}).get(REWRAP_ANNOTATION, "")),
         )  # fmt: skip
         if before:
             self._forget_target(key, before.target)
+            known.recheck = before.recheck
         self._objects[key] = known
         self._by_target.setdefault(Key(key.namespace, known.target), set()).add(key)
+        self._hold(key, read_holdings(raw), asked_anew=before is not None and before.rewrap_asked != known.rewrap_asked)
         if known.is_settled(self.target_of(key), key.name):
             return
         known.body = json.dumps(raw, separators=(",", ":")).encode()
@@ -207,6 +224,7 @@ class Ledger:
         if known is None:
             return
         self._forget_target(key, known.target)
+        self._on_holdings(key, self.inventory.drop(key), ())
         self._queue.drop(key)
         if known.merges and not known.retains:
             self.deleted[key] = known
@@ -242,6 +260,24 @@ class Ledger:
         elif recorded.ready == "True":
             # The target has changed again between our write and this record.
             self._queue.add(key)
+
+    def record_rewrapped(self, key: Key, uid: str, version: int, holdings: Holdings) -> None:
+        """Takes in the newer wrappings that were just written to an object's status, before the feed shows them."""
+        known = self._objects.get(key)
+        if known and known.uid == uid and version > known.version:
+            known.version = version
+            known.body = None  # It shows the status of before: whoever needs the object reads it anew.
+            self._hold(key, holdings)
+
+    def recheck(self, keys: Iterable[Key], is_suspect: Callable[[Holdings, str], bool]) -> None:
+        """Has objects looked at again after the rules or states of their keys changed, where that can matter."""
+        for key in keys:
+            known = self._objects.get(key)
+            if known and is_suspect(self.inventory.of(key), key.namespace):
+                known.recheck = True
+                self._queue.add(key, Lane.BACK)
+            elif known and known.recorded.reason in WAITS_FOR_KEY:
+                self._queue.add(key, Lane.BACK)
 
     def record_secret(self, key: Key, seen: Seen) -> None:
         """Takes in what a worker has just written, unless the feed has shown something later already."""
@@ -294,6 +330,11 @@ class Ledger:
             for manager, _ in seen.applied
             if manager != FIELD_MANAGER and (key.namespace, manager) not in managers and not seen.retains
         ]
+
+    def _hold(self, key: Key, holdings: Holdings, *, asked_anew: bool = False) -> None:
+        before = self.inventory.of(key)
+        if self.inventory.put(key, holdings) or asked_anew:
+            self._on_holdings(key, before, holdings)
 
     def _recheck(self, secret: Key) -> None:
         for key in self._by_target.get(secret, ()):

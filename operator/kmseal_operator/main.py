@@ -15,6 +15,7 @@ import kopf
 
 from kmseal.errors import KmsealError
 from kmseal.kms.settings import KmsSettings
+from kmseal_operator.keys import Mode
 from kmseal_operator.logs import set_up_logs
 from kmseal_operator.runtime import Operator
 from kmseal_operator.settings import OperatorSettings
@@ -32,6 +33,18 @@ _DEFAULTS = OperatorSettings()
 @click.option("--listen", default=_DEFAULTS.listen, show_default=True, help="Address of health and metrics.")
 @click.option("--silence", default=_DEFAULTS.silence, show_default=True, help="Seconds of silence until unhealthy.")
 @click.option(
+    "--keys",
+    default=_DEFAULTS.keys,
+    show_default=True,
+    type=click.Choice([mode.value for mode in Mode]),
+    help="Which keys may open objects: any, those that a KMSKey names, or any without reading KMSKeys.",
+)
+@click.option("--rewrap-workers", default=_DEFAULTS.rewrap_workers, show_default=True, help="Re-wrapped at once.")
+@click.option(
+    "--status-pause", default=_DEFAULTS.status_pause, show_default=True, help="Seconds between writes of a KMSKey."
+)
+@click.option("--own-namespace", default=_DEFAULTS.own_namespace, show_default=True, help="Where KMSKeys' Secrets are.")
+@click.option(
     "--log-level",
     default=_DEFAULTS.log_level,
     show_default=True,
@@ -40,7 +53,8 @@ _DEFAULTS = OperatorSettings()
 @click.version_option(package_name="kmseal")
 def main(
     kubeconfig: str | None, namespaces: tuple[str, ...], workers: int, retry_base: float, retry_cap: float,
-    listen: str, silence: float, log_level: str,
+    listen: str, silence: float, keys: str, rewrap_workers: int, status_pause: float, own_namespace: str,
+    log_level: str,
 ) -> None:  # fmt: skip
     """Turn EncryptedSecrets into Secrets.
 
@@ -49,7 +63,8 @@ def main(
     set_up_logs(log_level)
     settings = OperatorSettings(
         kubeconfig=kubeconfig, namespaces=namespaces, workers=workers, retry_base=retry_base, retry_cap=retry_cap,
-        listen=listen, silence=silence, log_level=log_level,
+        listen=listen, silence=silence, keys=keys, rewrap_workers=rewrap_workers, status_pause=status_pause,
+        own_namespace=own_namespace, log_level=log_level,
     )  # fmt: skip
     if kubeconfig:
         os.environ["KUBECONFIG"] = kubeconfig  # Where kopf looks.

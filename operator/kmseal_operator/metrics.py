@@ -3,12 +3,9 @@
 One object per process, made by ``main``; the keyring and the API client call it for each request.
 """
 
-from collections import Counter as Counts
-from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -43,6 +40,8 @@ class Metrics:
         self._api = Counter(
             "kmseal_api_writes", "Writes to the API server", ["verb", "resource", "status"], registry=self.registry
         )
+        self._polls = Counter("kmseal_key_polls", "Polls of KMSKeys", ["result"], registry=self.registry)
+        self._rewraps = Counter("kmseal_rewraps", "Objects re-wrapped", ["result"], registry=self.registry)
         self.ready = Gauge("kmseal_ready", "1 when the caches are filled and the workers run", registry=self.registry)
 
     def reconciled(self, reason: str) -> None:
@@ -58,27 +57,18 @@ class Metrics:
         """One write went to the API server; status 0 when it did not answer."""
         self._api.labels(verb, resource, str(status)).inc()
 
-    def collect_from(self, states: Callable[[], Counts[str]], depth: Callable[[], tuple[int, int]]) -> None:
-        """Reads the gauges of objects by state and of the queue's depth when scraped."""
-        self.registry.register(_AtScrape(states, depth))
+    def polled(self, result: str) -> None:
+        """One KMSKey was polled: ``ok``, or the reason of the error."""
+        self._polls.labels(result).inc()
+
+    def rewrapped(self, result: str) -> None:
+        """One object was re-wrapped: ``ok``, or the reason of the error."""
+        self._rewraps.labels(result).inc()
+
+    def collect_from(self, gauges: Collector) -> None:
+        """Reads gauges when scraped."""
+        self.registry.register(gauges)
 
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
-
-
-class _AtScrape(Collector):
-    def __init__(self, states: Callable[[], Counts[str]], depth: Callable[[], tuple[int, int]]) -> None:
-        self._states = states
-        self._depth = depth
-
-    def collect(self) -> Iterable[Metric]:
-        objects = GaugeMetricFamily("kmseal_objects", "EncryptedSecrets by reason of Ready", labels=["reason"])
-        for reason, count in self._states().items():
-            objects.add_metric([reason], count)
-        yield objects
-        ready, delayed = self._depth()
-        depth = GaugeMetricFamily("kmseal_queue_depth", "Objects waiting for a worker or a retry", labels=["state"])
-        depth.add_metric(["ready"], ready)
-        depth.add_metric(["delayed"], delayed)
-        yield depth

@@ -7,11 +7,15 @@ and values live only as long as the caller holds the result.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from kmseal.errors import KmsealError
+from kmseal.envelope import DataKeyId
+from kmseal.errors import KeyUnusable, KmsealError, Malformed, Unauthentic
 from kmseal.kms.provider import Context, Unwrapped
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
-from kmseal_operator.decide import KeyUse, Opened
+from kmseal.rewrapped import Rewrapped, openers
+from kmseal_operator.decide import Opened
+from kmseal_operator.holdings import KeyUse
+from kmseal_operator.keys import Keys
 from kmseal_operator.templates import render
 
 
@@ -23,32 +27,78 @@ class Unwrapper(Protocol):
         ...
 
 
+class GuardedKeyring:
+    """A keyring behind the rules of KMSKeys: nothing is unwrapped that they do not allow at that moment.
+
+    :param on_opened: is told which key has opened something, so that a key that is met can be registered
+    :param on_unusable: is told which keys did not open something for their state
+    """
+
+    def __init__(
+        self, keyring: Unwrapper, keys: Keys, on_opened: Callable[[str], None], on_unusable: Callable[[str], None]
+    ) -> None:
+        self._keyring = keyring
+        self._keys = keys
+        self._on_opened = on_opened
+        self._on_unusable = on_unusable
+
+    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context, namespace: str) -> Unwrapped:
+        """Opens one of those wrappings that may be opened in the namespace. Raises the rules' refusal, or KMS's."""
+        allowed = self._keys.usable(wrappings, namespace)
+        try:
+            unwrapped = await self._keyring.unwrap(allowed, context)
+        except KeyUnusable:
+            for key_id in {wrapping.key_id for wrapping in allowed}:
+                self._on_unusable(key_id)
+            raise
+        self._on_opened(unwrapped.key_id)
+        return unwrapped
+
+
 async def open_object(
-    object_: EncryptedSecret, keys: Unwrapper, *, clock: Callable[[], float], on_unwrap: Callable[[float], None]
-) -> Opened | KmsealError:
+    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: GuardedKeyring, *,
+    clock: Callable[[], float], on_unwrap: Callable[[float], None],
+) -> Opened | KmsealError:  # fmt: skip
     """All data of the target, or the error that says why there is none.
 
+    :param rewrapped: newer wrappings, which are preferred
     :param on_unwrap: is told the seconds of each unwrap, for metrics
     """
     try:
         object_.require_place()
-        context: Mapping[str, str] = object_.place.encryption_context()
-        data_keys: dict[str, Redacted] = {}
-        uses: list[KeyUse] = []
-        for index, data_key in enumerate(object_.used_data_keys):
-            started = clock()
-            try:
-                unwrapped = await keys.unwrap(data_key.wrappings, context)
-            except KmsealError as error:
-                error.field = error.field or f"spec.dataKeys[{index}]"
+        try:
+            values, uses = await _open_values(object_, rewrapped, keyring, clock, on_unwrap)
+        except (Unauthentic, Malformed):
+            if not rewrapped:
                 raise
-            on_unwrap(clock() - started)
-            data_keys[data_key.id] = unwrapped.data_key
-            use = KeyUse(unwrapped.key_id, unwrapped.key_version_id)
-            if use not in uses:
-                uses.append(use)
-        values = object_.decrypt({data_key.id: data_keys[data_key.id] for data_key in object_.used_data_keys})
+            # A stand-in may unwrap to another data key, if somebody has forged it. The right to write a status must
+            # not be the right to shut an object: what Git says is tried by itself (docs/format.md, R5).
+            values, uses = await _open_values(object_, (), keyring, clock, on_unwrap)
         templates = object_.target.data
-        return Opened(render(templates, values) if templates else values, tuple(uses))
+        return Opened(render(templates, values) if templates else values, uses)
     except KmsealError as error:
         return error
+
+
+async def _open_values(
+    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: GuardedKeyring, clock: Callable[[], float],
+    on_unwrap: Callable[[float], None],
+) -> tuple[dict[str, Redacted], tuple[KeyUse, ...]]:  # fmt: skip
+    """All values, and the key versions that opened them."""
+    context: Mapping[str, str] = object_.place.encryption_context()
+    data_keys: dict[DataKeyId, Redacted] = {}
+    uses: dict[KeyUse, None] = {}
+    used = object_.used_data_keys
+    for index, data_key in enumerate(object_.data_keys):
+        if data_key not in used:
+            continue
+        started = clock()
+        try:
+            unwrapped = await keyring.unwrap(openers(data_key, rewrapped), context, object_.namespace)
+        except KmsealError as error:
+            error.field = error.field or f"spec.dataKeys[{index}]"
+            raise
+        on_unwrap(clock() - started)
+        data_keys[data_key.id] = unwrapped.data_key
+        uses[KeyUse(unwrapped.key_id, unwrapped.key_version_id)] = None
+    return object_.decrypt(data_keys), tuple(uses)

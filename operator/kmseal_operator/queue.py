@@ -68,6 +68,17 @@ class KeyedQueue:
         self._wake()
         return delay
 
+    def rest(self, key: Key, seconds: float) -> None:
+        """The worker has finished with a key that is to come again (see Backlog.rest)."""
+        self.backlog.rest(key, self._clock(), seconds)
+        self._arm()
+        self._wake()
+
+    def hurry(self, key: Key, seconds: float) -> None:
+        """Brings a waiting key forward (see Backlog.hurry)."""
+        self.backlog.hurry(key, self._clock(), seconds)
+        self._arm()
+
     def hasten(self, causes: Collection[str]) -> int:
         """Tries again at once what waits for one of these causes."""
         count = self.backlog.hasten(causes, self._clock())

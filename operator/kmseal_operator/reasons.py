@@ -53,6 +53,10 @@ class Reason(StrEnum):
     """KMS does not accept the operator's credentials."""
     KEY_UNUSABLE = "KeyUnusable"
     """The key is disabled, pending deletion or import, or not in this region."""
+    KEY_NOT_REGISTERED = "KeyNotRegistered"
+    """The operator serves registered keys only, and no KMSKey names this one."""
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    """The key's KMSKey does not allow the object's namespace."""
     MISCONFIGURED = "Misconfigured"
     """The operator's own configuration does not allow it: no credentials, no key file."""
     TARGET_CONFLICT = "TargetConflict"
@@ -71,6 +75,9 @@ WAITS_FOR_SPEC: Final = frozenset(
     {Reason.INVALID, Reason.WRONG_PLACE, Reason.UNAUTHENTIC, Reason.TEMPLATE_FAILED, Reason.SUSPENDED}
 )
 """Nothing but a change of the object can help, so that it is not tried again before one."""
+
+WAITS_FOR_KEY: Final = frozenset({Reason.KEY_UNUSABLE, Reason.KEY_NOT_REGISTERED, Reason.NAMESPACE_NOT_ALLOWED})
+"""Tried again at once when the key's state or its KMSKey changes."""
 
 HEALS_WITH_KMS: Final = frozenset({Reason.KMS_UNAVAILABLE, Reason.KMS_THROTTLED})
 """Tried again at once when an endpoint of KMS is back."""
@@ -100,6 +107,8 @@ _FROM_API: Final[tuple[tuple[type[KmsealError], Reason], ...]] = (
 
 def reason_of_opening(error: KmsealError) -> Reason:
     """The reason for an error of parsing, unwrapping, opening or rendering."""
+    if error.reason in (Reason.KEY_NOT_REGISTERED, Reason.NAMESPACE_NOT_ALLOWED):
+        return Reason(error.reason)
     return next((reason for kind, reason in _FROM_KMS if isinstance(error, kind)), Reason.KMS_UNAVAILABLE)
 
 

@@ -8,19 +8,21 @@ as no change) and writes the status.
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from kmseal.errors import Conflict, KmsealError, Refused, Throttled
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.manifest import EncryptedSecret
+from kmseal.rewrapped import Rewrapped, live, read_rewrapped
 from kmseal_operator.backlog import Key
 from kmseal_operator.decide import Inputs, Open, Outcome, Report, Write, decide
 from kmseal_operator.events import Announcer
+from kmseal_operator.keys import Bar, Keys
 from kmseal_operator.ledger import FIELD_MANAGER, Known, Ledger, Seen, field_manager
 from kmseal_operator.metrics import Metrics
-from kmseal_operator.opening import Unwrapper, open_object
+from kmseal_operator.opening import GuardedKeyring, open_object
 from kmseal_operator.queue import KeyedQueue
 from kmseal_operator.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_writing
 from kmseal_operator.status import manager_of, record, release_body, secret_body, status_patch
@@ -30,6 +32,28 @@ _IMMUTABLE_FIELDS: Final = ("type", "data", "immutable", "stringData")
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """One object as it was read for a turn."""
+
+    object: EncryptedSecret | KmsealError
+    version: int
+    """The resource version that it was read at, as far as the ledger knew."""
+    rewrapped: tuple[Rewrapped, ...] = ()
+    prunes: bool = False
+    """Whether the status holds newer wrappings that replace nothing any more."""
+    bar: Bar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a turn ended: what the condition is to say, and what was done."""
+
+    outcome: Outcome
+    written: tuple[Write, str, Seen] | None = None
+    revoked: bool = False
+
+
 class Reconciler:
     """The workers' function, with all that it needs."""
 
@@ -37,7 +61,8 @@ class Reconciler:
         self,
         *,
         kube: KubeClient,
-        keys: Unwrapper,
+        keyring: GuardedKeyring,
+        keys: Keys,
         ledger: Ledger,
         queue: KeyedQueue,
         announcer: Announcer,
@@ -46,6 +71,7 @@ class Reconciler:
         clock: Callable[[], float],
     ) -> None:
         self._kube = kube
+        self._keyring = keyring
         self._keys = keys
         self._ledger = ledger
         self._queue = queue
@@ -79,29 +105,27 @@ class Reconciler:
         gone = self._ledger.deleted.get(key)
         if gone and not await self._release(key, gone):
             return
-        if known.is_settled(self._ledger.target_of(key), key.name):
+        settled = known.is_settled(self._ledger.target_of(key), key.name)
+        if settled and not known.recheck:
             self._queue.done(key)
             return
-        raw = await self._body(key, known)
-        if raw is None:
+        gathered = await self._gather(key, known)
+        if gathered is None or (settled and not gathered.bar):
             self._queue.done(key)
             return
         try:
-            object_: EncryptedSecret | KmsealError = EncryptedSecret.parse(raw)
+            ending = await self._carry_out(key, known, gathered)
         except KmsealError as error:
-            object_ = error
-        try:
-            outcome, written = await self._carry_out(key, known, object_)
-        except KmsealError as error:
-            outcome, written = Outcome(False, reason_of_writing(error), str(error)), None
+            ending = _Ending(Outcome(False, reason_of_writing(error), str(error)))
             hint = error.retry_after if isinstance(error, Throttled) else None
         else:
             hint = None
         try:
-            await self._record(key, known, outcome, written)
+            await self._record(key, known, gathered, ending)
         except KmsealError as error:
             self._retry(key, reason_of_writing(error), error.message, None)
             return
+        outcome = ending.outcome
         self._metrics.reconciled(outcome.reason)
         if outcome.ready or outcome.reason in WAITS_FOR_SPEC:
             self._queue.done(key)
@@ -111,22 +135,39 @@ class Reconciler:
         else:
             self._retry(key, outcome.reason, outcome.message, hint)
 
-    async def _carry_out(
-        self, key: Key, known: Known, object_: EncryptedSecret | KmsealError
-    ) -> tuple[Outcome, tuple[Write, str, Seen] | None]:
-        """Asks and acts until there is an outcome; with it, what was written."""
-        inputs = self._inputs(key, known, object_)
+    async def _gather(self, key: Key, known: Known) -> _Gathered | None:
+        """Reads the object; None where there is none any more."""
+        known.recheck, version = False, known.version
+        raw = await self._body(key, known)
+        if raw is None:
+            return None
+        try:
+            object_ = EncryptedSecret.parse(raw)
+        except KmsealError as error:
+            return _Gathered(error, version)
+        recorded = read_rewrapped(raw.get("status"))
+        rewrapped = live(object_, recorded)
+        return _Gathered(
+            object_, version, rewrapped, prunes=rewrapped != recorded, bar=self._keys.bar(object_, rewrapped)
+        )
+
+    async def _carry_out(self, key: Key, known: Known, gathered: _Gathered) -> _Ending:
+        """Asks and acts until there is an outcome."""
+        object_ = gathered.object
+        inputs = self._inputs(key, known, gathered)
         room_made = False
         for _ in range(_TURNS_MAX):
             decision = decide(inputs)
             if isinstance(decision, Report):
                 await self._leave_former(key, known, decision)
-                return decision.outcome, None
+                return _Ending(decision.outcome, revoked=decision.revoked)
             assert isinstance(object_, EncryptedSecret), "what cannot be parsed is only reported"  # noqa: S101
             name = object_.target.name
             if isinstance(decision, Open):
                 seconds = self._metrics.unwrap_seconds.observe
-                opened = await open_object(object_, self._keys, clock=self._clock, on_unwrap=seconds)
+                opened = await open_object(
+                    object_, gathered.rewrapped, self._keyring, clock=self._clock, on_unwrap=seconds
+                )
                 inputs = replace(inputs, opened=opened)
                 continue
             if isinstance(decision, Write):
@@ -134,7 +175,7 @@ class Reconciler:
                     seen = await self._apply(object_, known.uid, decision)
                 except (Conflict, Refused) as error:
                     if error.reason == "FieldConflict":
-                        return Outcome(False, Reason.TARGET_CONFLICT, _field_conflict(name, error)), None
+                        return _Ending(Outcome(False, Reason.TARGET_CONFLICT, _field_conflict(name, error)))
                     if _is_immutable(error) and decision.ours and not room_made:
                         await self._make_room(object_, known.uid, decision)
                         inputs, room_made = replace(inputs, target=None, looked=True), True
@@ -144,19 +185,20 @@ class Reconciler:
                     # Another Secret has that name by now, or none: look, and decide anew.
                 else:
                     await self._leave_former(key, known, decision)
-                    return decision.outcome, (decision, name, seen)
+                    return _Ending(decision.outcome, (decision, name, seen))
             inputs = self._with_target(inputs, key, await self._look(key.namespace, name))
         raise Conflict("the target keeps changing while it is written", remedy="find out who else writes it")
 
-    def _inputs(self, key: Key, known: Known, object_: EncryptedSecret | KmsealError) -> Inputs:
+    def _inputs(self, key: Key, known: Known, gathered: _Gathered) -> Inputs:
         target = self._ledger.target_of(key)
         former_name = known.recorded.target_name
         has_moved = former_name and (former_name != known.target or known.inject)
         return Inputs(
-            object=object_,
+            object=gathered.object,
             uid=known.uid,
             recorded=known.recorded,
             target=target,
+            bar=gathered.bar,
             owner_lives=self._lives(key.namespace, target),
             former=self._ledger.secret(Key(key.namespace, former_name)) if has_moved else None,
         )
@@ -208,25 +250,33 @@ class Reconciler:
         former = known.recorded.target_name
         if decision.remove:
             await self._remove(key.namespace, former, decision.remove)
-        elif decision.outcome.ready and known.merges and former and (former != known.target or known.inject):
-            await self.release(Key(key.namespace, former), field_manager(key.name, merges=True))
+        elif known.merges and former:
+            moved = decision.outcome.ready and (former != known.target or known.inject)
+            if moved or (isinstance(decision, Report) and decision.revoked):
+                await self.release(Key(key.namespace, former), field_manager(key.name, merges=True))
 
     async def _remove(self, namespace: str, name: str, seen: Seen) -> None:
         await self._kube.delete(SECRETS, namespace, name, uid=seen.uid)
         self._ledger.forget_secret(Key(namespace, name), seen.uid)
 
-    async def _record(self, key: Key, known: Known, outcome: Outcome, written: tuple[Write, str, Seen] | None) -> None:
-        now, before = self._now(), known.recorded
+    async def _record(self, key: Key, known: Known, gathered: _Gathered, ending: _Ending) -> None:
+        now, before, written = self._now(), known.recorded, ending.written
         manager = field_manager(key.name, merges=known.merges)
         target = (written[1], written[2]) if written else None
-        recorded = record(outcome, known.generation, before, now, target=target, manager=manager)
+        recorded = record(
+            ending.outcome, known.generation, before, now, target=target, manager=manager, revoked=ending.revoked
+        )
         if recorded == before:
             return
-        patch = status_patch(recorded, now, written=written[0] if written else None)
         current = self._ledger.get(key)
         if current is None or (current.uid, current.generation) != (known.uid, known.generation):
             # Another generation, or another object of that name, is waiting already: it gets a turn of its own.
             return
+        patch = status_patch(
+            recorded, now, written=written[0] if written else None,
+            # Only what was read at this very version may be dropped: the re-wrapper writes there, too.
+            rewrapped=gathered.rewrapped if gathered.prunes and current.version == gathered.version else None,
+        )  # fmt: skip
         answer = await self._kube.patch_status(
             ENCRYPTED_SECRETS, key.namespace, key.name, patch, version=current.version, manager=FIELD_MANAGER
         )

@@ -30,5 +30,19 @@ class OperatorSettings:
     """Seconds without any word of the API server on a feed before /healthz fails. It sends a bookmark about once a
     minute; less than two minutes restarts a healthy process."""
 
+    keys: str = "open"
+    """Which keys may open objects: ``open`` (any; those that are met get a KMSKey), ``registered`` (those that a KMSKey
+    names) or ``off`` (any; KMSKeys are not read: nothing is limited and nothing re-wrapped)."""
+
+    rewrap_workers: int = 16
+    """Objects re-wrapped at once. They use only what the KMS budget has left over; fewer than budget per second times
+    the seconds of one call leave some of it unused."""
+
+    status_pause: float = 5.0
+    """Seconds between two writes of one KMSKey's status while objects move; progress is this old at the most."""
+
+    own_namespace: str = "kmseal-system"
+    """Where Secrets with access keys that KMSKeys name are read from, and no other; the operator's own."""
+
     log_level: str = "info"
     """debug, info, warning or error."""

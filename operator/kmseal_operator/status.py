@@ -5,10 +5,12 @@ nothing but a change of the object can help.
 """
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from kmseal.manifest import EncryptedSecret
+from kmseal.rewrapped import Rewrapped
 from kmseal.target import CreationPolicy, DeletionPolicy
 from kmseal_operator.decide import Outcome, Write
 from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, TARGET_LABEL, Recorded, Seen, field_manager
@@ -24,15 +26,17 @@ def rfc3339(now: datetime) -> str:
 
 
 def record(
-    outcome: Outcome, generation: int, before: Recorded, now: datetime, *, target: tuple[str, Seen] | None, manager: str
-) -> Recorded:
+    outcome: Outcome, generation: int, before: Recorded, now: datetime, *, target: tuple[str, Seen] | None,
+    manager: str, revoked: bool = False,
+) -> Recorded:  # fmt: skip
     """What will stand in the status; equal to ``before`` when nothing would change.
 
     :param target: name and metadata of the Secret that was just applied; None when none was
+    :param revoked: whether the target was taken away
     """
     ready = "True" if outcome.ready else "False"
     name, seen = target or (before.target_name, None)
-    if outcome.reason is Reason.INJECTABLE:
+    if outcome.reason is Reason.INJECTABLE or revoked:
         name = ""
     keeps = seen is None and bool(name)
     return Recorded(
@@ -48,8 +52,14 @@ def record(
     )
 
 
-def status_patch(recorded: Recorded, now: datetime, *, written: Write | None) -> Json:
-    """The merge patch of the status; ``written`` is what was applied, None when nothing was."""
+def status_patch(
+    recorded: Recorded, now: datetime, *, written: Write | None, rewrapped: Sequence[Rewrapped] | None = None
+) -> Json:
+    """The merge patch of the status.
+
+    :param written: what was applied, None when nothing was
+    :param rewrapped: the newer wrappings that still replace something, where others are to be dropped from the status
+    """
     condition = {
         "status": recorded.ready,
         "observedGeneration": recorded.observed_generation,
@@ -72,6 +82,8 @@ def status_patch(recorded: Recorded, now: datetime, *, written: Write | None) ->
         patch["lastAppliedTime"] = rfc3339(now)
     elif not recorded.target_name:
         patch["target"] = None
+    if rewrapped is not None:
+        patch["rewrapped"] = [item.to_dict() for item in rewrapped]
     return patch
 
 

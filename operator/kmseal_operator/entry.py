@@ -1,0 +1,155 @@
+"""One KMSKey in the operator's memory: what its spec says, and what is known of the key it names.
+
+Made by ``keys`` from what the feed shows, and kept up by the keeper's polls. What an earlier process wrote into the
+status is believed until the first poll, so that a restart knows at once which keys were shut. It asks nobody.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kmseal.errors import KmsealError, Malformed
+from kmseal.kms.provider import KeyDescription, KeyState
+from kmseal.kmskey import AllowedNamespaces, KMSKey
+from kmseal_operator.holdings import KeyUse
+
+Json = dict[str, Any]
+
+AUTOMATIC_LABEL: Final = "kmseal.dev/registered"
+AUTOMATIC: Final = "automatic"
+NOT_FOUND: Final = "NotFound"
+UNKNOWN: Final = "Unknown"
+_PREVIOUS_MAX: Final = 64
+_VERSIONS_MAX: Final = 256
+_SHUT: Final = frozenset({KeyState.DISABLED, KeyState.PENDING_DELETION, KeyState.PENDING_IMPORT})
+"""States that somebody brought about on purpose, as opposed to faults and to keys that cannot be found."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One KMSKey. Only ``keys`` and the methods here change it."""
+
+    key: KMSKey
+    uid: str
+    generation: int
+    version: int
+    automatic: bool
+    invalid: KmsealError | None = None
+    """Why the spec cannot be read, as when a newer CRD knows more than this operator: then nobody may use the key."""
+    key_id: str = ""
+    """The key that ``spec.keyId`` names now; empty for an alias that was never resolved."""
+    state: str = UNKNOWN
+    primary: str = ""
+    previous: tuple[str, ...] = ()
+    """Keys that the alias named before, oldest first."""
+    versions: tuple[KeyUse, ...] = ()
+    """Primary versions in the order in which they were seen."""
+    status: Json = field(default_factory=dict)
+    """As the API server shows it."""
+    confirmed: bool = False
+    """Whether the state was asked for in this process's life, and not only read from the status."""
+    failure: KmsealError | None = None
+    """Why the last poll failed; None when it did not."""
+    polled_at: float | None = None
+    """When it was last asked, by the monotonic clock."""
+
+    @classmethod
+    def read(cls, raw: Json) -> "Entry | None":
+        """Reads a KMSKey from the API server; None for one that names no key at all."""
+        metadata, status = raw["metadata"], _dict(raw.get("status"))
+        invalid = None
+        try:
+            key = KMSKey.parse(raw)
+        except Malformed as error:
+            spec = _dict(raw.get("spec"))
+            key_id = spec.get("keyId")
+            if not isinstance(key_id, str):
+                return None
+            # Failing closed: its limits cannot be read, so that nobody is within them; nor for the keys it replaces.
+            replaces = tuple(item for item in _list(spec.get("replaces")) if isinstance(item, str))
+            key = KMSKey(metadata["name"], key_id, replaces, allowed_namespaces=AllowedNamespaces(frozenset()))
+            invalid = error
+        return cls(
+            key=key, uid=metadata["uid"], generation=int(metadata.get("generation", 0)),
+            version=int(metadata["resourceVersion"]),
+            automatic=(metadata.get("labels") or {}).get(AUTOMATIC_LABEL) == AUTOMATIC, invalid=invalid,
+            key_id=str(status.get("keyId") or "") if key.is_alias else key.key_id,
+            state=str(status.get("state") or UNKNOWN), primary=str(status.get("primaryVersion") or ""),
+            previous=tuple(str(key_id) for key_id in _list(status.get("previousKeys")))[-_PREVIOUS_MAX:],
+            versions=tuple(
+                KeyUse(str(item["keyId"]), str(item["id"]))
+                for item in map(_dict, _list(status.get("versions")))
+                if item.get("keyId") and item.get("id")
+            )[-_VERSIONS_MAX:],
+            status=status,
+        )  # fmt: skip
+
+    def carry_over(self, before: "Entry") -> None:
+        """Takes over what an earlier entry of the same KMSKey has learned."""
+        self.key_id, self.state, self.primary = before.key_id, before.state, before.primary
+        self.previous, self.versions = before.previous, before.versions
+        self.confirmed, self.failure, self.polled_at = before.confirmed, before.failure, before.polled_at
+
+    def learn(self, description: KeyDescription, at: float) -> None:
+        """Takes in what KMS said of the key."""
+        if self.key_id and self.key_id != description.key_id:
+            kept = [key_id for key_id in self.previous if key_id not in (self.key_id, description.key_id)]
+            self.previous = (*kept, self.key_id)[-_PREVIOUS_MAX:]
+        told = description.primary_version
+        if not told and self.key_id == description.key_id and not description.asymmetric:
+            told = self.primary  # A key that cannot be used does not always tell: that is no news of its versions.
+        self.key_id, self.state, self.primary = description.key_id, description.state.value, told
+        use = KeyUse(self.key_id, self.primary)
+        if self.primary and use not in self.versions:
+            self.versions = (*self.versions, use)[-_VERSIONS_MAX:]
+        self.confirmed, self.failure, self.polled_at = True, None, at
+
+    def fail(self, error: KmsealError, at: float) -> None:
+        """Takes in that the key could not be described. Its state stays what it was last: a fault is no news of it."""
+        self.failure, self.polled_at = error, at
+
+    def miss(self, error: KmsealError, at: float) -> None:
+        """Takes in that KMS does not know the key: perhaps a wrong region or account, so that nobody shut it."""
+        self.state, self.confirmed = NOT_FOUND, True
+        self.failure, self.polled_at = error, at
+
+    @property
+    def former(self) -> frozenset[str]:
+        """Keys whose wrappings are to be moved under the present one."""
+        return frozenset((*self.previous, *self.key.replaces)) - {self.key_id}
+
+    @property
+    def covered(self) -> frozenset[str]:
+        """All keys that this KMSKey speaks of."""
+        return self.former | ({self.key_id} if self.key_id else frozenset())
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it was registered by the operator and nobody has said anything in it since."""
+        return self.automatic and self.key == KMSKey(self.key.name, self.key.key_id)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether somebody has taken the key out of use."""
+        return self.state in _SHUT
+
+    @property
+    def description(self) -> KeyDescription | None:
+        """The key as a destination of wrappings; None while it cannot be one, as for an asymmetric one."""
+        if self.invalid or not self.confirmed or self.state != KeyState.ENABLED or not self.primary:
+            return None
+        return KeyDescription(self.key_id, KeyState.ENABLED, self.primary)
+
+    def is_stale(self, use: KeyUse) -> bool:
+        """Whether a wrapping that this KMSKey speaks of should be wrapped anew."""
+        if use.key_id in self.former:
+            return True
+        # An asymmetric key has no primary version: each of its versions opens what it wrapped, and none is older.
+        return use.key_id == self.key_id and self.primary not in ("", use.key_version_id)
+
+
+def _dict(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

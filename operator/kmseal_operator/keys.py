@@ -1,0 +1,233 @@
+"""What the operator knows of keys, and the rules that follow: who may use a key, and where a wrapping should move.
+
+Filled by the feeds of KMSKeys and namespaces, and by the keeper, who polls. Asked by the workers before every unwrap,
+by the re-wrapper for destinations, and by the keeper for its reports. It asks nobody and writes nothing. Where several
+KMSKeys speak of one key, each of them must allow.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured
+from kmseal.kms.provider import KeyDescription
+from kmseal.kmskey import OnUnavailable, Rewrap
+from kmseal.manifest import EncryptedSecret, Wrapping
+from kmseal.rewrapped import Rewrapped, openers
+from kmseal_operator.backlog import Key
+from kmseal_operator.entry import Entry
+from kmseal_operator.holdings import Holdings, KeyUse
+from kmseal_operator.reasons import Reason
+
+Json = dict[str, Any]
+_log = logging.getLogger(__name__)
+
+
+class Mode(StrEnum):
+    """Which keys objects may be opened with."""
+
+    OPEN = "open"
+    """Any; a key that is met is registered as a KMSKey."""
+    REGISTERED = "registered"
+    """Those that a KMSKey names."""
+    OFF = "off"
+    """Any; KMSKeys are not read, so that nothing is limited and nothing re-wrapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Why an object may not be opened, and whether its target is to be removed for it."""
+
+    error: KmsealError
+    revokes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who is told of changes."""
+
+    on_policy: Callable[[frozenset[str]], None]
+    """Gets the keys whose rules or states changed: objects under them must be looked at again."""
+    on_namespace: Callable[[str], None]
+    """Gets a namespace whose labels changed, where a rule reads labels."""
+    on_entry: Callable[[str], None]
+    """Gets the name of a KMSKey that is new, changed or gone."""
+
+
+class Keys:
+    """All KMSKeys."""
+
+    def __init__(self, mode: Mode, listeners: Listeners) -> None:
+        self.mode = mode
+        self._listeners = listeners
+        self._entries: dict[str, Entry] = {}
+        self._by_key: dict[str, list[Entry]] = {}
+        self._labels: dict[str, Mapping[str, str]] = {}
+
+    def observe(self, raw: Json) -> None:
+        """Takes in a KMSKey from the feed."""
+        name = raw["metadata"]["name"]
+        before = self._entries.get(name)
+        entry = Entry.read(raw)
+        if entry is None:
+            return
+        if before and before.uid == entry.uid:
+            if entry.version <= before.version:
+                return
+            if before.key.key_id == entry.key.key_id:
+                entry.carry_over(before)
+        if entry.invalid:
+            _log.warning("a KMSKey cannot be read: %s", entry.invalid, extra={"object": name})
+        self._entries[name] = entry
+        self._index()
+        if before is None or before.uid != entry.uid or before.key != entry.key:
+            self._listeners.on_policy(entry.covered | (before.covered if before else frozenset()))
+            self._listeners.on_entry(name)
+
+    def vanish(self, key: Key) -> None:
+        """A KMSKey is gone, and its rules with it."""
+        entry = self._entries.pop(key.name, None)
+        if entry:
+            self._index()
+            self._listeners.on_policy(entry.covered)
+            self._listeners.on_entry(key.name)
+
+    def present(self) -> set[Key]:
+        """All KMSKeys, as the feed names them."""
+        return {Key("", name) for name in self._entries}
+
+    def label(self, namespace: str, labels: Mapping[str, str] | None) -> None:
+        """Takes in the labels of a namespace; None when it is gone."""
+        before = self._labels.pop(namespace, None)
+        if labels is not None:
+            self._labels[namespace] = labels
+        rules = [entry.key.allowed_namespaces for entry in self._entries.values()]
+        if before != labels and any(rule and rule.selector is not None for rule in rules):
+            self._listeners.on_namespace(namespace)
+
+    def labelled(self) -> Iterable[str]:
+        """The namespaces whose labels are known."""
+        return self._labels.keys()
+
+    def learn(self, entry: Entry, description: KeyDescription, at: float) -> None:
+        """Takes in what KMS said of a key; ``at`` is on the monotonic clock."""
+        # Whether a state was seen by this process or only read decides what may be removed for it.
+        covered, before = entry.covered, (entry.key_id, entry.state, entry.confirmed)
+        entry.learn(description, at)
+        self._index()
+        if before != (entry.key_id, entry.state, entry.confirmed):
+            self._listeners.on_policy(covered | entry.covered)
+
+    def get(self, name: str) -> Entry | None:
+        """The KMSKey of that name."""
+        return self._entries.get(name)
+
+    def entries(self) -> list[Entry]:
+        """All KMSKeys, those that people wrote first."""
+        return sorted(self._entries.values(), key=lambda entry: (entry.automatic, entry.key.name))
+
+    def covering(self, key_id: str) -> Sequence[Entry]:
+        """The KMSKeys that speak of a key, those that people wrote first."""
+        return self._by_key.get(key_id, ())
+
+    def refusal(self, key_id: str, namespace: str) -> KmsealError | None:
+        """Why objects of a namespace may not be opened with a key; None if they may."""
+        entries = self.covering(key_id)
+        if not entries and self.mode is Mode.REGISTERED:
+            return AccessDenied(
+                f"{key_id} is not registered in this cluster",
+                reason=Reason.KEY_NOT_REGISTERED,
+                remedy="an administrator registers it with a KMSKey",
+            )
+        for entry in entries:
+            if entry.invalid:
+                return Misconfigured(
+                    f"the KMSKey {entry.key.name} cannot be read, so that nobody may use {key_id}: {entry.invalid}"
+                )
+            if not entry.key.allows(namespace, self._labels.get(namespace, {})):
+                return AccessDenied(
+                    f"the KMSKey {entry.key.name} does not allow namespace {namespace} to use {key_id}",
+                    reason=Reason.NAMESPACE_NOT_ALLOWED,
+                    remedy="an administrator adds it to spec.allowedNamespaces",
+                )
+        for entry in entries:
+            if entry.key_id == key_id and entry.is_shut:
+                return KeyUnusable(
+                    f"{key_id} is {entry.state}",
+                    remedy="enable it, cancel its deletion or import its material in KMS; then this heals by itself",
+                )
+        return None
+
+    def usable(self, wrappings: Sequence[Wrapping], namespace: str) -> Sequence[Wrapping]:
+        """Those wrappings that may be opened in a namespace. Raises the first one's refusal where none may."""
+        refusals = [self.refusal(wrapping.key_id, namespace) for wrapping in wrappings]
+        allowed = [wrapping for wrapping, refused in zip(wrappings, refusals, strict=True) if refused is None]
+        if refusals and not allowed:
+            raise next(refused for refused in refusals if refused)
+        return allowed
+
+    def bar(self, object_: EncryptedSecret, rewrapped: Sequence[Rewrapped]) -> Bar | None:
+        """Why an object cannot be opened, as far as is known without asking KMS."""
+        used = object_.used_data_keys
+        for index, data_key in enumerate(object_.data_keys):
+            if data_key not in used:
+                continue
+            wrappings = openers(data_key, rewrapped)
+            try:
+                self.usable(wrappings, object_.namespace)
+            except KmsealError as error:
+                error.field = f"spec.dataKeys[{index}]"
+                return Bar(error, all(self._is_revoked(wrapping.key_id) for wrapping in wrappings))
+        return None
+
+    def is_suspect(self, holdings: Holdings, namespace: str) -> bool:
+        """Whether any key that an object holds is refused to it: then it is worth a closer look."""
+        return any(
+            self.refusal(key_id, namespace) for held in holdings for key_id in {held.spec.key_id, held.newest.key_id}
+        )
+
+    def destination(self, use: KeyUse, *, asked: bool | None = None) -> KeyDescription | None:
+        """Where a wrapping should move now; None where it is current, or nobody asked, or its new key is not usable.
+
+        A move to another key goes before a newer version of the same one, and is followed to its end.
+
+        :param asked: what the object's annotation says: True also where the KMSKey says Manual, False never
+        """
+        final = self.final(use.key_id)
+        if asked is False or final is None or not (use.key_id != final.key_id or final.is_stale(use)):
+            return None
+        return final.description if asked or final.key.rewrap is Rewrap.AUTO else None
+
+    def final(self, key_id: str) -> Entry | None:
+        """The KMSKey under whose key a wrapping should end; None for a circle of replacements, which moves nothing."""
+        passed: set[str] = set()
+        while key_id not in passed:
+            passed.add(key_id)
+            entries = self.covering(key_id)
+            moving = next((entry for entry in entries if key_id in entry.former and entry.key_id), None)
+            if moving is None:
+                return next((entry for entry in entries if entry.key_id == key_id), None)
+            key_id = moving.key_id
+        return None
+
+    def age(self, use: KeyUse) -> int:
+        """For the order of work: lower is older. A version that was never seen as primary is older than all others."""
+        ranks = [entry.versions.index(use) for entry in self.covering(use.key_id) if use in entry.versions]
+        return min(ranks, default=-1)
+
+    def _is_revoked(self, key_id: str) -> bool:
+        """Whether somebody shut the key on purpose, this process has seen it, and every KMSKey of it says Remove.
+
+        Every one: also those that could not be asked yet, for one that says Retain must not be too late to say it.
+        """
+        speaking = [entry for entry in self.covering(key_id) if entry.key_id == key_id and not entry.is_neutral]
+        seen_shut = any(entry.is_shut and entry.confirmed for entry in speaking)
+        return seen_shut and all(entry.key.on_unavailable is OnUnavailable.REMOVE for entry in speaking)
+
+    def _index(self) -> None:
+        self._by_key = {}
+        for entry in self.entries():
+            for key_id in entry.covered:
+                self._by_key.setdefault(key_id, []).append(entry)
