@@ -6,7 +6,7 @@ The switches belong to the fake alone; a real KMS is administered with Alibaba C
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
@@ -35,11 +35,17 @@ def command() -> None:
 @command.command(cls=Command)
 @click.option("--alias", metavar="ALIAS", help="Alias of the key.")
 @click.option("--region", metavar="REGION", help="Region of the key.  [default: the fake's first one]")
+@click.option(
+    "--spec",
+    type=click.Choice(["Aliyun_AES_256", "RSA_2048", "RSA_3072", "RSA_4096"]),
+    help="Kind of the key.  [default: Aliyun_AES_256]",
+)
+@click.option("--external", is_flag=True, help="Its material is to be imported.")
 @admin_option
 @verbose_option
-def create(*, alias: str | None, region: str | None, admin: str) -> None:
+def create(*, alias: str | None, region: str | None, spec: str | None, external: bool, admin: str) -> None:
     """Create a key and print its ARN."""
-    wanted = {"alias": alias, "region": region}
+    wanted = {"alias": alias, "region": region, "spec": spec, "origin": "EXTERNAL" if external else None}
     made = _ask(admin, "/keys", {name: text for name, text in wanted.items() if text})
     result(f"{made['key']}\n")
 
@@ -63,8 +69,32 @@ def list_keys(*, output: str, admin: str) -> None:
 @admin_option
 @verbose_option
 def rotate(*, key: str, admin: str) -> None:
-    """Give a key a new primary version and print its id."""
+    """Give a key a new version now and print its id."""
     result(f"{_ask(admin, '/rotate', {'key': key})['keyVersionId']}\n")
+
+
+@command.command(cls=Command)
+@click.argument("key")
+@click.argument("interval")
+@admin_option
+@verbose_option
+def schedule(*, key: str, interval: str, admin: str) -> None:
+    """Rotate a key every INTERVAL (30d, 12h, 90s), or no more (off)."""
+    _ask(admin, "/schedule", {"key": key, "every": None if interval == "off" else interval})
+    note(f"{key}: not rotated any more" if interval == "off" else f"{key}: rotated every {interval}")
+
+
+@command.command(cls=Command)
+@click.argument("duration")
+@admin_option
+@verbose_option
+def advance(*, duration: str, admin: str) -> None:
+    """Let time (30d, 12h, 90s) pass for all keys, and print the time that they see.
+
+    What is due happens at once: rotations, ends of deletion windows and of imported material. Clients, their signatures
+    and credentials stay in real time.
+    """
+    result(f"{_ask(admin, '/clock', {'advance': duration})['now']}\n")
 
 
 def _switch(name: str, purpose: str) -> Callable[..., None]:
@@ -80,7 +110,7 @@ for _name, _purpose in (("enable", "Enable a key again."), ("disable", "Disable 
     command.command(_name, cls=Command)(click.argument("key")(admin_option(verbose_option(_switch(_name, _purpose)))))
 
 
-def _ask(admin: str, path: str, body: dict[str, str] | None = None) -> Any:
+def _ask(admin: str, path: str, body: Mapping[str, str | None] | None = None) -> Any:
     """The JSON answer of a switch; a POST where there is a body."""
     if not admin.startswith("http://"):
         raise Misconfigured("is not an http:// URL", field="--admin", remedy="take what kmseal dev kms prints")
@@ -105,6 +135,6 @@ def _ask(admin: str, path: str, body: dict[str, str] | None = None) -> Any:
 
 def _explanation(error: urllib.error.HTTPError) -> str:
     try:
-        return f"the fake refuses: {json.load(error)['error']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        return f"the fake refuses: {json.load(error)['error'].rstrip('.')}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"the fake refuses with HTTP status {error.code}"

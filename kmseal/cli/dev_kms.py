@@ -20,6 +20,9 @@ kmseal create db -n prod --key acs:kms:cn-hangzhou:1000000000000001:alias/app --
 
 # Two regions, on ports of their own, with state that survives a restart
 kmseal dev kms --region cn-hangzhou --region cn-shanghai --port 8443 --state ./kms
+
+# An instance with its own gateway beside the shared one
+kmseal dev kms --instance kst-one
 """
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
@@ -34,13 +37,20 @@ _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
     metavar="REGION",
     help="Region to play. Repeatable.  [default: cn-hangzhou]",
 )
+@click.option(
+    "--instance",
+    "instances",
+    multiple=True,
+    metavar="ID[=REGION]",
+    help="Give an instance a gateway of its own, in the first region unless one is named. Repeatable.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
     metavar="PORT",
-    help="Port of the first region; further regions take the ports after it.  [default: free ones]",
+    help="Port of the first region; further regions, then instances, take those after it.  [default: free ones]",
 )
 @click.option(
     "--admin-port",
@@ -82,6 +92,7 @@ _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 def command(
     *,
     regions: tuple[str, ...],
+    instances: tuple[str, ...],
     host: str,
     port: int,
     admin_port: int,
@@ -110,11 +121,12 @@ def command(
     prints where it listens as soon as clients may come. It runs until it is interrupted. Never put a real secret under
     its keys.
     """
+    from kmseal.fakekms.account import ACCOUNT
     from kmseal.fakekms.serve import ServeOptions, run
-    from kmseal.fakekms.server import ACCOUNT
 
     options = ServeOptions(
         regions=regions,
+        instances={name: region or regions[0] for name, _, region in (item.partition("=") for item in instances)},
         host=host,
         port=port,
         admin_port=None if no_admin else admin_port,

@@ -2,21 +2,25 @@
 
 ::
 
-    serve, admin            the command `kmseal dev kms`, and the switches of a running fake
-      server, wire          listeners, HTTP, faults on the wire
-        service             verify, limit, permit, run, record
-          acs3, sts, oidc   who is asking
-          operations, control, calls, states, keys, ciphertext
-          identities, quotas, faults, audit, requests, refusals
-        state, certificates what is kept on disk
+    serve, environments, admin  the command `kmseal dev kms`, and the switches of a running fake
+      server, gateways, wire    listeners, HTTP, faults on the wire
+        account                 the account, and what an administrator does to it
+          service               verify, limit, permit, run, record
+            authentication      acs3, rpc1, claims; sts, oidc: who is asking
+            operations          asymmetric, control, rotation, imports, tags; calls, shapes, states
+            keystore            keys, clock, ciphertext, rsakeys
+            identities, policies, quotas, faults, targets, audit, requests, refusals
+          state, certificates   what is kept on disk
 
-Only ``server`` and above know sockets. The fake never imports kmseal's own client or the vendor's SDK: it judges both.
-It keeps key material in clear and must never guard a real secret.
+Only ``gateways`` and above know sockets. The fake never imports kmseal's own client or the vendor's SDK: it judges
+both. It keeps key material in clear and must never guard a real secret.
 """
 
 from kmseal.fakekms.audit import AuditRecord, AuditTrail, CallCounter
 from kmseal.fakekms.faults import Fault, FaultKind, Faults, latency, throttling
-from kmseal.fakekms.identities import DEVELOPER_ACTIONS, OPERATOR_ACTIONS, Identity, Policy
+from kmseal.fakekms.gateways import Gateway
+from kmseal.fakekms.identities import DEVELOPER_ACTIONS, OPERATOR_ACTIONS, Identity
+from kmseal.fakekms.policies import Effect, Policy, Statement, parse_policy
 from kmseal.fakekms.quotas import REAL_LIMITS, QuotaClass
 from kmseal.fakekms.server import FakeKms
 
@@ -27,13 +31,17 @@ __all__ = [
     "AuditRecord",
     "AuditTrail",
     "CallCounter",
+    "Effect",
     "FakeKms",
     "Fault",
     "FaultKind",
     "Faults",
+    "Gateway",
     "Identity",
     "Policy",
     "QuotaClass",
+    "Statement",
     "latency",
+    "parse_policy",
     "throttling",
 ]

@@ -1,44 +1,51 @@
 """The switches of a running fake over HTTP, on a loopback port of their own, apart from what clients see.
 
 All bodies are JSON; changes need ``Content-Type: application/json``, and the Host must be this machine, so that no web
-page can reach them. There is no other guard: whoever can open the port owns the fake.
+page can reach them. There is no other guard: whoever can open the port owns the fake. A time below is a number of
+seconds or a text as ``30d``, ``12h``, ``5m``, ``90s``; a name is a region or the id of an instance.
 
-========================  ============================================================================================
-``GET /health``           ``{"listening": [regions]}``
-``GET /calls``            ``{"total": n, "actions": {action: {result: n}}}``; ``DELETE /calls`` starts again at zero
-``GET /audit?last=100``   the latest audit records, oldest first
-``GET /faults``           ``{number: fault}``; ``DELETE /faults`` and ``DELETE /faults/{number}`` switch off
-``POST /faults``          ``{"kind": "latency", "seconds": 0.2, "actions": ["Decrypt"], "times": 5}`` switches one on;
-                          members as the fields of ``faults.Fault``; answers ``{"number": n}``
-``GET /quotas``           calls per second and class; ``PUT /quotas {"cryptographic": 1000}`` replaces them all
-``GET /keys``             ``[{"key": arn, "state", "primaryVersion", "versions": n, "aliases": [names]}]``
-``POST /keys``            ``{"region"?, "alias"?}`` creates one; answers ``{"key": arn}``
-``POST /rotate``          ``{"key": arn}`` makes a new primary version; answers ``{"keyVersionId": id}``
-``POST /enable``          ``{"key": arn}``, and ``/disable``
-``POST /alias``           ``{"alias": "alias/x", "key": arn}`` points the alias to the key
-``POST /policy``          ``{"identity": name, "actions": [patterns], "keys"?: [patterns]}``
-``POST /stop``            ``{"region"?}`` closes the listeners; ``/start`` opens them on the same ports
-========================  ============================================================================================
+========================== ==========================================================================================
+``GET /health``            ``{"listening": [names]}``
+``GET /gateways``          ``{name: {"endpoint", "caFile", "region", "listening"}}``
+``POST /instances``        ``{"instance": id, "region"?}`` gives an instance a gateway of its own; answers as above
+``POST /stop``             ``{"region"?}`` closes the gateway of that name, or all; ``/start`` opens
+``GET /calls``             ``{"total": n, "actions": {action: {result: n}}}``; ``DELETE /calls`` starts again at zero
+``GET /audit?last=100``    the latest audit records, oldest first
+``GET /faults``            ``{number: fault}``; ``DELETE /faults`` and ``DELETE /faults/{number}`` switch off
+``POST /faults``           ``{"kind": "latency", "seconds": 0.2, "actions": ["Decrypt"], "times": 5}`` switches one on;
+                           members as the fields of ``faults.Fault``; answers ``{"number": n}``
+``GET /quotas``            calls per second and class; ``PUT /quotas {"cryptographic": 1000}`` replaces them all;
+                           ``"tells-when": true`` makes refusals say when to come back
+``GET /keys``              ``[{"key": arn, "state", "spec", "primaryVersion", "versions", "nextRotation", "aliases"}]``
+``POST /keys``             ``{"region"?, "alias"?, "spec"?, "origin"?}`` creates one; answers ``{"key": arn}``
+``POST /rotate``           ``{"key": arn}`` makes a new version now; answers ``{"keyVersionId": id}``
+``POST /schedule``         ``{"key": arn, "every": time}`` rotates on schedule; ``null`` no more
+``POST /enable``           ``{"key": arn}``, and ``/disable``
+``POST /schedule-deletion`` ``{"key": arn, "in": time}``
+``POST /import-material``  ``{"key": arn, "material": base64, "expiresIn"?: time}``; ``/delete-material {"key": arn}``
+``POST /alias``            ``{"alias": "alias/x", "key": arn}`` points the alias to the key
+``GET /clock``             ``{"now", "offset"}`` of keys; ``POST /clock {"advance": time}`` lets time pass for them
+``POST /policy``           ``{"identity": name, "actions": [patterns], "keys"?: [patterns]}``, or with ``"policy"``
+                           a document as of RAM
+========================== ==========================================================================================
 """
 
 import ipaddress
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, fields
-from typing import Any, Final
+from dataclasses import asdict
+from typing import Any
 
 from aiohttp import web
 
-from kmseal.fakekms.faults import Fault, FaultKind
+from kmseal.errors import Misconfigured
+from kmseal.fakekms.admin_bodies import BadRequest, optional_text, read_body, read_fault, text
+from kmseal.fakekms.admin_keys import KeySwitches
+from kmseal.fakekms.gateways import Gateway
 from kmseal.fakekms.quotas import QuotaClass
 from kmseal.fakekms.refusals import Refusal
 from kmseal.fakekms.server import FakeKms
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_FAULT_FIELDS: Final = {item.name for item in fields(Fault)}
-
-
-class _BadRequest(Exception):
-    """The body is not what the table above says."""
 
 
 class AdminApi:
@@ -52,6 +59,10 @@ class AdminApi:
         application.add_routes(
             [
                 web.get("/health", self.health),
+                web.get("/gateways", self.gateways),
+                web.post("/instances", self.open_instance),
+                web.post("/stop", self.stop),
+                web.post("/start", self.start),
                 web.get("/calls", self.calls),
                 web.delete("/calls", self.clear_calls),
                 web.get("/audit", self.audit),
@@ -61,21 +72,32 @@ class AdminApi:
                 web.delete("/faults/{number:[0-9]+}", self.remove_fault),
                 web.get("/quotas", self.quotas),
                 web.put("/quotas", self.set_quotas),
-                web.get("/keys", self.keys),
-                web.post("/keys", self.create_key),
-                web.post("/rotate", self.rotate),
-                web.post("/enable", self.enable),
-                web.post("/disable", self.disable),
-                web.post("/alias", self.move_alias),
-                web.post("/policy", self.set_policy),
-                web.post("/stop", self.stop),
-                web.post("/start", self.start),
+                *KeySwitches(self._kms).routes(),
             ]
         )
         return application
 
     async def health(self, _: web.Request) -> web.Response:
         return web.json_response({"listening": list(self._kms.listening)})
+
+    async def gateways(self, _: web.Request) -> web.Response:
+        return web.json_response({name: _gateway(gateway) for name, gateway in self._kms.gateways.items()})
+
+    async def open_instance(self, request: web.Request) -> web.Response:
+        body = await read_body(request)
+        try:
+            gateway = await self._kms.open_instance(text(body, "instance"), optional_text(body, "region"))
+        except Misconfigured as error:
+            raise BadRequest(f"instance: {error}") from None
+        return web.json_response(_gateway(gateway))
+
+    async def stop(self, request: web.Request) -> web.Response:
+        await self._kms.stop_listening(self._name(await read_body(request)))
+        return await self.health(request)
+
+    async def start(self, request: web.Request) -> web.Response:
+        await self._kms.start_listening(self._name(await read_body(request)))
+        return await self.health(request)
 
     async def calls(self, _: web.Request) -> web.Response:
         return web.json_response({"total": self._kms.calls.total, "actions": self._kms.calls.by_action()})
@@ -87,7 +109,7 @@ class AdminApi:
     async def audit(self, request: web.Request) -> web.Response:
         last = request.query.get("last", "100")
         if not (last.isascii() and last.isdecimal()):
-            raise _BadRequest("last: not a number")
+            raise BadRequest("last: not a number")
         records = list(self._kms.audit)
         return web.json_response([asdict(record) for record in records[max(0, len(records) - int(last)) :]])
 
@@ -95,7 +117,7 @@ class AdminApi:
         return web.json_response({str(number): asdict(fault) for number, fault in self._kms.faults.active.items()})
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        return web.json_response({"number": self._kms.faults.add(_fault(await _body(request)))})
+        return web.json_response({"number": self._kms.faults.add(read_fault(await read_body(request)))})
 
     async def clear_faults(self, _: web.Request) -> web.Response:
         self._kms.faults.clear()
@@ -106,75 +128,37 @@ class AdminApi:
         return web.json_response({"removed": removed}, status=200 if removed else 404)
 
     async def quotas(self, _: web.Request) -> web.Response:
-        return web.json_response({which.value: limit for which, limit in self._kms.quotas.limits.items()})
+        body: dict[str, Any] = {which.value: limit for which, limit in self._kms.quotas.limits.items()}
+        return web.json_response(body | ({"tells-when": True} if self._kms.quotas.tells_when else {}))
 
     async def set_quotas(self, request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = await read_body(request)
+        tells_when = body.pop("tells-when", False)
         try:
             limits = {QuotaClass(name): float(limit) for name, limit in body.items()}
         except (ValueError, TypeError):
-            raise _BadRequest(f"not numbers for some of: {', '.join(QuotaClass)}") from None
+            raise BadRequest(f"not numbers for some of: {', '.join(QuotaClass)}") from None
         if any(limit <= 0 for limit in limits.values()):
-            raise _BadRequest("a limit is above zero; leave a class out to lift its limit")
-        self._kms.quotas.limit(limits)
+            raise BadRequest("a limit is above zero; leave a class out to lift its limit")
+        if not isinstance(tells_when, bool):
+            raise BadRequest("tells-when: neither true nor false")
+        self._kms.quotas.limit(limits, tells_when=tells_when)
         return web.json_response({})
 
-    async def keys(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            [
-                {
-                    "key": key.arn,
-                    "state": key.state.value,
-                    "primaryVersion": key.primary.version_id,
-                    "versions": len(key.versions),
-                    "aliases": [alias.name for alias in self._kms.store.aliases(key.region, key.key_id)],
-                }
-                for key in self._kms.store.keys_of()
-            ]
-        )
+    def _name(self, body: dict[str, Any]) -> str | None:
+        name = optional_text(body, "region")
+        if name is not None and name not in self._kms.gateways:
+            raise BadRequest(f"region: not one of {', '.join(self._kms.gateways)}")
+        return name
 
-    async def create_key(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        region = self._region(body)
-        return web.json_response({"key": self._kms.create_key(_text(body, "alias", needed=False), region)})
 
-    async def rotate(self, request: web.Request) -> web.Response:
-        return web.json_response({"keyVersionId": self._kms.rotate(_text(await _body(request), "key") or "")})
-
-    async def enable(self, request: web.Request) -> web.Response:
-        self._kms.enable(_text(await _body(request), "key") or "")
-        return web.json_response({})
-
-    async def disable(self, request: web.Request) -> web.Response:
-        self._kms.disable(_text(await _body(request), "key") or "")
-        return web.json_response({})
-
-    async def move_alias(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        self._kms.move_alias(_text(body, "alias") or "", _text(body, "key") or "")
-        return web.json_response({})
-
-    async def set_policy(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        identity = self._kms.identities.named(_text(body, "identity") or "")
-        if identity is None:
-            raise _BadRequest("identity: there is none of that name")
-        self._kms.set_policy(identity, _texts(body, "actions"), _texts(body, "keys") if "keys" in body else ("*",))
-        return web.json_response({})
-
-    async def stop(self, request: web.Request) -> web.Response:
-        await self._kms.stop_listening(self._region(await _body(request)))
-        return await self.health(request)
-
-    async def start(self, request: web.Request) -> web.Response:
-        await self._kms.start_listening(self._region(await _body(request)))
-        return await self.health(request)
-
-    def _region(self, body: dict[str, Any]) -> str | None:
-        region = _text(body, "region", needed=False)
-        if region is not None and region not in self._kms.regions:
-            raise _BadRequest(f"region: not one of {', '.join(self._kms.regions)}")
-        return region
+def _gateway(gateway: Gateway) -> dict[str, Any]:
+    return {
+        "endpoint": gateway.endpoint,
+        "caFile": None if gateway.tls is None else str(gateway.ca_file),
+        "region": gateway.wire.region,
+        "listening": gateway.is_open,
+    }
 
 
 @web.middleware
@@ -186,7 +170,7 @@ async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
         return web.json_response({"error": "the Content-Type is not application/json"}, status=415)
     try:
         return await handler(request)
-    except _BadRequest as error:
+    except BadRequest as error:
         return web.json_response({"error": str(error)}, status=400)
     except Refusal as refusal:
         return web.json_response({"error": refusal.message, "code": refusal.code}, status=refusal.status)
@@ -201,53 +185,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except ValueError:
-        raise _BadRequest("the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise _BadRequest("the body is not a JSON object")
-    return body
-
-
-def _text(body: dict[str, Any], name: str, *, needed: bool = True) -> str | None:
-    value = body.get(name)
-    if value is None and not needed:
-        return None
-    if not isinstance(value, str) or not value:
-        raise _BadRequest(f"{name}: not a text")
-    return value
-
-
-def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
-    value = body.get(name)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _BadRequest(f"{name}: not a list of texts")
-    return tuple(value)
-
-
-def _fault(body: dict[str, Any]) -> Fault:
-    """A fault out of its JSON. Raises _BadRequest, naming the member."""
-    unknown = sorted(set(body) - _FAULT_FIELDS)
-    if unknown:
-        raise _BadRequest(f"{unknown[0]}: unknown; known are {', '.join(sorted(_FAULT_FIELDS))}")
-    kind = body.get("kind")
-    if kind not in list(FaultKind):
-        raise _BadRequest(f"kind: not one of {', '.join(FaultKind)}")
-    values: dict[str, Any] = dict(body, kind=FaultKind(kind))
-    for name in ("actions", "regions"):
-        if name in values:
-            values[name] = _texts(values, name)
-    for name in ("times", "status", "retry_after"):
-        if values.get(name) is not None and (isinstance(values[name], bool) or not isinstance(values[name], int)):
-            raise _BadRequest(f"{name}: not a whole number")
-    for name in ("probability", "seconds"):
-        if name in values and (isinstance(values[name], bool) or not isinstance(values[name], int | float)):
-            raise _BadRequest(f"{name}: not a number")
-    for name in ("code", "message"):
-        if name in values:
-            _text(values, name)
-    return Fault(**values)

@@ -17,7 +17,10 @@ SUCCESS: Final = "Success"
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One request. ``time`` is in seconds since 1970; ids are empty where the request did not get that far."""
+    """One request. ``time`` is real, in seconds since 1970; ids are empty where the request did not get that far.
+
+    ``instance`` is the instance whose own gateway was asked; empty for the shared gateway.
+    """
 
     time: float
     request_id: str
@@ -31,6 +34,7 @@ class AuditRecord:
     context: dict[str, str] = field(default_factory=dict)
     source: str = ""
     dry_run: bool = False
+    instance: str = ""
 
     def to_json(self) -> str:
         """The record as one line of JSON."""

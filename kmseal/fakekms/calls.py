@@ -1,14 +1,16 @@
 """One KMS call on its way through an operation: who asks, for what, and what the audit trail is to know of it.
 
-``service`` makes a :class:`Call` of a verified request; the functions in ``operations`` and ``control`` read the
-parameters, ask for permission through it, and note which key they touched.
+``service`` makes a :class:`Call` of a verified request; the operations read the parameters, ask for permission through
+it, and note which key they touched.
 """
 
 from dataclasses import dataclass, field
 
 from kmseal.fakekms.identities import Identity
-from kmseal.fakekms.keys import Key, KeyStore
-from kmseal.fakekms.refusals import no_permission
+from kmseal.fakekms.keys import Key
+from kmseal.fakekms.keystore import KeyStore
+from kmseal.fakekms.policies import Verdict
+from kmseal.fakekms.refusals import Refusal, no_permission
 from kmseal.fakekms.requests import Parameters
 from kmseal.fakekms.states import check_state
 
@@ -25,7 +27,6 @@ class Call:
     parameters: Parameters
     identity: Identity
     store: KeyStore
-    now: float
     allow_symmetric_versions: bool = False
     key_arn: str = ""
     key_version_id: str = ""
@@ -39,7 +40,17 @@ class Call:
         """Notes the key and checks permission, then state. ``right`` is the right needed, the action by default."""
         self.key_arn = key.arn
         right = right or self.action
-        if not self.identity.policy.allows(right, key.arn):
-            raise no_permission(right, self.identity.name, self.identity.principal_type, self.store.account)
+        verdict = self.identity.policy.verdict(right, key.arn)
+        if verdict is not Verdict.ALLOWED:
+            raise self._denied(right, verdict)
         check_state(self.action, key.state)
         return key
+
+    def require_right(self, right: str) -> None:
+        """Refuses a caller who may do this with no key at all, before anything is said about a key."""
+        verdict = self.identity.policy.verdict_anywhere(right)
+        if verdict is not Verdict.ALLOWED:
+            raise self._denied(right, verdict)
+
+    def _denied(self, right: str, verdict: Verdict) -> Refusal:
+        return no_permission(right, verdict.value, self.identity.name, self.identity.principal_type, self.store.account)

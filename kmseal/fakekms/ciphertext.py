@@ -1,6 +1,7 @@
 """The bytes of a CiphertextBlob: ``key version id (36) ‖ nonce (12) ‖ AES-256-GCM(plaintext)``.
 
-The encryption context is the associated data, in a canonical form, and is not stored. Real blobs also open with an id
+The associated data are the version's id and the encryption context, in a canonical form, which is not stored: so one
+key does not open what another sealed, though the same material was imported into both. Real blobs also open with an id
 of 36 characters; the rest of their layout is not documented, so clients must take them as opaque. Pure: the nonce comes
 from the caller. Used by ``operations`` only.
 """
@@ -26,7 +27,8 @@ def canonical_context(context: Mapping[str, str]) -> bytes:
 
 def seal(cipher: AESGCM, version_id: str, plaintext: bytes, context: Mapping[str, str], nonce: bytes) -> bytes:
     """The blob of a plaintext under a key version. ``nonce`` is 12 bytes that were never used with it."""
-    return version_id.encode() + nonce + cipher.encrypt(nonce, plaintext, canonical_context(context))
+    name = version_id.encode()
+    return name + nonce + cipher.encrypt(nonce, plaintext, name + canonical_context(context))
 
 
 def version_of(blob: bytes) -> str:
@@ -38,8 +40,8 @@ def version_of(blob: bytes) -> str:
 
 def unseal(cipher: AESGCM, blob: bytes, context: Mapping[str, str]) -> bytes:
     """The plaintext. Raises InvalidParameter for an altered blob and for another context alike."""
-    nonce = blob[VERSION_LENGTH : VERSION_LENGTH + NONCE_LENGTH]
+    name, nonce = blob[:VERSION_LENGTH], blob[VERSION_LENGTH : VERSION_LENGTH + NONCE_LENGTH]
     try:
-        return cipher.decrypt(nonce, blob[VERSION_LENGTH + NONCE_LENGTH :], canonical_context(context))
+        return cipher.decrypt(nonce, blob[VERSION_LENGTH + NONCE_LENGTH :], name + canonical_context(context))
     except InvalidTag:
         raise invalid_parameter("CiphertextBlob or EncryptionContext") from None

@@ -1,11 +1,11 @@
 """The switchboard of faults: what is to go wrong on the wire, for which calls, how often.
 
-``server`` asks :meth:`Faults.take` once for each request and does what the answer says; tests and ``admin`` add and
-remove faults while the fake runs. A :class:`Fault` is one frozen value that is matched against the action and the
-region; the first that matches wins, except that latencies add up and go with any other. Randomness is passed in.
+``wire`` asks :meth:`Faults.take` once for each request and does what the answer says; tests and ``admin`` add and
+remove faults while the fake runs. A :class:`Fault` is one frozen value that is matched against action, gateway and key;
+the first that matches wins, except that latencies add up and go with any other. Randomness is passed in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -40,7 +40,9 @@ class Fault:
     """One thing that goes wrong.
 
     :param actions: patterns of the actions concerned, as ``Decrypt``, ``*DataKey*``
-    :param regions: patterns of the regions concerned
+    :param regions: patterns of the gateways concerned: a shared one has the name of its region, an instance's own the
+        id of the instance, so that each can fail alone
+    :param keys: patterns of the keys concerned, by id or ARN; ``*`` also hits requests that concern none
     :param times: how many matching calls it hits before it is over; None until it is removed
     :param probability: the share of the matching calls that it hits, from 0 to 1
     :param seconds: of LATENCY and between the bytes of DRIP
@@ -50,6 +52,7 @@ class Fault:
     kind: FaultKind
     actions: tuple[str, ...] = ("*",)
     regions: tuple[str, ...] = ("*",)
+    keys: tuple[str, ...] = ("*",)
     times: int | None = None
     probability: float = 1.0
     seconds: float = 0.0
@@ -58,9 +61,14 @@ class Fault:
     message: str = "The request has failed due to a temporary failure of the server."
     retry_after: int | None = None
 
-    def matches(self, action: str, region: str) -> bool:
-        return any(fnmatchcase(action, pattern) for pattern in self.actions) and any(
-            fnmatchcase(region, pattern) for pattern in self.regions
+    def matches(self, action: str, region: str, keys: Callable[[], Sequence[str]]) -> bool:
+        """Whether it concerns a request. ``keys`` finds the ARNs of its keys and is called only if that matters."""
+        if not any(fnmatchcase(action, pattern) for pattern in self.actions):
+            return False
+        if not any(fnmatchcase(region, pattern) for pattern in self.regions):
+            return False
+        return self.keys == ("*",) or any(
+            fnmatchcase(arn, pattern) or arn.rpartition("/")[2] == pattern for arn in keys() for pattern in self.keys
         )
 
 
@@ -127,13 +135,13 @@ class Faults:
         """Switches all faults off."""
         self._active.clear()
 
-    def take(self, action: str, region: str) -> Effect:
-        """What happens to the next request, and counts it."""
+    def take(self, action: str, region: str, keys: Callable[[], Sequence[str]] = tuple) -> Effect:
+        """What happens to the next request, and counts it; parameters as of :meth:`Fault.matches`."""
         if not self._active:
             return NO_EFFECT
         delay, hit = 0.0, None
         for number, fault in list(self._active.items()):
-            if (hit is not None and fault.kind is not FaultKind.LATENCY) or not fault.matches(action, region):
+            if (hit is not None and fault.kind is not FaultKind.LATENCY) or not fault.matches(action, region, keys):
                 continue
             if fault.probability < 1.0 and self._chance() >= fault.probability:
                 continue

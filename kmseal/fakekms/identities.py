@@ -1,55 +1,21 @@
 """Who may call: access keys, permanent and temporary, and the policy that each carries.
 
-``acs3`` looks access keys up here, ``sts`` issues temporary ones, the operations ask the policy. A policy is much
-simpler than the real one: a list of allowed actions and a list of keys they apply to, nothing else. It must never be
-taken for more than that: there are no conditions, no explicit denials and no key policies.
+``authentication`` looks access keys up here, ``sts`` issues temporary ones, ``calls`` asks the policy of the one that
+signed. Security tokens expire in real time, however far the clock of keys has been moved.
 """
 
 import base64
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Final
+
+from kmseal.fakekms.policies import ANYTHING, Policy
 
 DEVELOPER_ACTIONS: Final = ("GenerateDataKey",)
 """All that somebody needs who seals values and must not read them."""
 
-OPERATOR_ACTIONS: Final = ("Decrypt", "ReEncrypt", "DescribeKey")
+OPERATOR_ACTIONS: Final = ("Decrypt", "AsymmetricDecrypt", "ReEncrypt", "DescribeKey")
 """What the process in the cluster needs: to open, to re-wrap and to look at keys."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Allowed actions (``Decrypt``, ``ReEncrypt*``, ``*``; ``kms:`` may precede) on keys (ARN or key id, ``*``).
-
-    ``ReEncrypt`` covers the two rights that the real service asks for: ReEncryptFrom and ReEncryptTo.
-    """
-
-    actions: tuple[str, ...] = ("*",)
-    keys: tuple[str, ...] = ("*",)
-
-    def allows_action(self, action: str) -> bool:
-        """Whether the action is allowed on any key at all."""
-        return any(_action_matches(pattern, action) for pattern in self.actions)
-
-    def allows(self, action: str, arn: str) -> bool:
-        """Whether the action is allowed on the key with this ARN."""
-        return self.allows_action(action) and any(
-            pattern == "*" or pattern == arn.rpartition("/")[2] or fnmatchcase(arn, pattern) for pattern in self.keys
-        )
-
-
-ANYTHING: Final = Policy()
-"""The policy of an administrator: every action on every key."""
-
-
-def _action_matches(pattern: str, action: str) -> bool:
-    pattern = pattern.removeprefix("kms:")
-    if pattern in {"*", action}:
-        return True
-    if pattern == "ReEncrypt" and action in {"ReEncryptFrom", "ReEncryptTo"}:
-        return True
-    return "*" in pattern and fnmatchcase(action, pattern)
 
 
 @dataclass(frozen=True, slots=True)

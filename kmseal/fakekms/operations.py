@@ -1,6 +1,6 @@
-"""The cryptographic actions: GenerateDataKey (with and without plaintext), Encrypt, Decrypt, ReEncrypt.
+"""The cryptographic actions of symmetric keys: GenerateDataKey and its variant, Encrypt, Decrypt, ReEncrypt.
 
-Pure functions from a :class:`~kmseal.fakekms.calls.Call` to the answer's JSON; ``service`` finds them in
+Functions from a :class:`~kmseal.fakekms.calls.Call` to the answer's JSON; ``service`` finds them in
 :data:`OPERATIONS`. Plaintexts appear in answers only, never in notes or refusals. ReEncrypt answers the version that
 opened the source, as documented, although one would expect the new one: clients must not rely on it.
 """
@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kmseal.fakekms import ciphertext
+from kmseal.fakekms import asymmetric, ciphertext
 from kmseal.fakekms.calls import Body, Call
 from kmseal.fakekms.keys import Key
 from kmseal.fakekms.refusals import invalid_parameter, unsupported_operation
@@ -43,13 +43,18 @@ def decrypt(call: Call) -> Body:
 
 
 def re_encrypt(call: Call) -> Body:
+    """Also takes what was encrypted with the public half of an asymmetric key, which has no context then."""
     parameters = call.parameters
-    if parameters.optional("SourceEncryptionAlgorithm"):
-        raise unsupported_operation("ciphertexts of asymmetric keys cannot be re-encrypted here")
+    algorithm = parameters.optional("SourceEncryptionAlgorithm")
     call.context = parameters.context("SourceEncryptionContext")
     destination_context = parameters.context("DestinationEncryptionContext")
     destination = call.store.resolve(call.region, parameters.text("DestinationKeyId"))
-    plaintext, source, version_id = _open(call, "ReEncryptFrom", call.context)
+    if not algorithm:
+        plaintext, source, version_id = _open(call, "ReEncryptFrom", call.context)
+    elif call.context:
+        raise invalid_parameter("SourceEncryptionContext", "a ciphertext of an asymmetric key has no context")
+    else:
+        plaintext, source, version_id = asymmetric.open_source(call, algorithm)
     call.admit(destination, "ReEncryptTo")
     body = _seal(call, destination, plaintext, destination_context)
     # The trail keeps the source: that is the version which somebody wants to see go out of use.
@@ -81,8 +86,11 @@ def _generate(call: Call) -> tuple[bytes, Body]:
 def _seal(call: Call, key: Key, plaintext: bytes, context: Mapping[str, str]) -> Body:
     version_id = key.primary.version_id
     call.key_version_id = version_id
+    cipher = call.store.cipher(key, version_id)
+    if cipher is None:
+        raise unsupported_operation("the key is not a symmetric one")
     nonce = call.store.random_bytes(ciphertext.NONCE_LENGTH)
-    blob = ciphertext.seal(call.store.cipher(key), version_id, plaintext, context, nonce)
+    blob = ciphertext.seal(cipher, version_id, plaintext, context, nonce)
     return {"CiphertextBlob": _text(blob), "KeyId": key.key_id, "KeyVersionId": version_id}
 
 
@@ -90,9 +98,11 @@ def _open(call: Call, right: str, context: Mapping[str, str]) -> tuple[bytes, Ke
     """The plaintext of the call's blob, the key and the version id that opened it."""
     blob = call.parameters.base64("CiphertextBlob")
     version_id = ciphertext.version_of(blob)
-    key, cipher = call.store.by_version(call.region, version_id)
-    call.admit(key, right)
+    key = call.admit(call.store.by_version(call.region, version_id), right)
     call.key_version_id = version_id
+    cipher = call.store.cipher(key, version_id)
+    if cipher is None:
+        raise invalid_parameter("CiphertextBlob")
     return ciphertext.unseal(cipher, blob, context), key, version_id
 
 

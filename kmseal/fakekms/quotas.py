@@ -1,9 +1,11 @@
 """The request quotas of the shared gateway, per class of action: a real limit of calls per second.
 
-Switched off unless limits are given. ``service`` asks :meth:`Quotas.admit` for each verified request and answers
-Rejected.Throttling when it says no. Refused requests do not count against the quota.
+Switched off unless limits are given. ``service`` asks :meth:`Quotas.admit` for each verified request at a shared
+gateway and answers Rejected.Throttling when it says no. Refused requests do not count against the quota. The gateway of
+an instance has no quota here: the real one's is what was bought.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
@@ -13,6 +15,7 @@ class QuotaClass(StrEnum):
     """What is counted together."""
 
     CRYPTOGRAPHIC = "cryptographic"
+    ASYMMETRIC = "asymmetric"
     METADATA = "metadata"
     TAG_QUERY = "tag-query"
     CREATE_KEY = "create-key"
@@ -21,6 +24,7 @@ class QuotaClass(StrEnum):
 
 REAL_LIMITS: Final[Mapping[QuotaClass, float]] = {
     QuotaClass.CRYPTOGRAPHIC: 1000,
+    QuotaClass.ASYMMETRIC: 200,
     QuotaClass.METADATA: 50,
     QuotaClass.TAG_QUERY: 300,
     QuotaClass.CREATE_KEY: 10,
@@ -28,16 +32,24 @@ REAL_LIMITS: Final[Mapping[QuotaClass, float]] = {
 }
 """Calls per second, account and region, as documented."""
 
-_SINGLE: Final = {"CreateKey": QuotaClass.CREATE_KEY, "ListResourceTags": QuotaClass.TAG_QUERY}
-_CRYPTOGRAPHIC: Final = {"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "ReEncrypt"}
+_SINGLE: Final = {
+    "CreateKey": QuotaClass.CREATE_KEY,
+    "ListResourceTags": QuotaClass.TAG_QUERY,
+    "GetPublicKey": QuotaClass.ASYMMETRIC,
+    "AsymmetricEncrypt": QuotaClass.ASYMMETRIC,
+    "AsymmetricDecrypt": QuotaClass.ASYMMETRIC,
+    **dict.fromkeys(
+        ("GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "Decrypt", "ReEncrypt"),
+        QuotaClass.CRYPTOGRAPHIC,
+    ),
+}
 
 
 def quota_class(action: str) -> QuotaClass:
     """The class that an action counts in."""
-    if action in _CRYPTOGRAPHIC:
-        return QuotaClass.CRYPTOGRAPHIC
-    if action in _SINGLE:
-        return _SINGLE[action]
+    single = _SINGLE.get(action)
+    if single is not None:
+        return single
     return QuotaClass.METADATA if action.startswith(("Describe", "List")) else QuotaClass.CHANGE
 
 
@@ -51,16 +63,21 @@ class Quotas:
         self._clock = clock
         self._limits: dict[QuotaClass, float] = {}
         self._buckets: dict[tuple[QuotaClass, str], tuple[float, float]] = {}
+        self.tells_when = False
 
     @property
     def limits(self) -> dict[QuotaClass, float]:
         """The limits in force, in calls per second; a class that is missing has none."""
         return dict(self._limits)
 
-    def limit(self, limits: Mapping[QuotaClass, float]) -> None:
-        """Replaces all limits (calls per second); ``{}`` switches them off."""
+    def limit(self, limits: Mapping[QuotaClass, float], *, tells_when: bool = False) -> None:
+        """Replaces all limits (calls per second); ``{}`` switches them off.
+
+        :param tells_when: refusals carry the header ``x-acs-retry-after``; the documentation does not promise it
+        """
         self._limits = dict(limits)
         self._buckets.clear()
+        self.tells_when = tells_when
 
     def admit(self, action: str, region: str) -> bool:
         """Takes one call out of the quota; False when it is used up."""
@@ -77,3 +94,10 @@ class Quotas:
         admitted = level >= 1.0
         self._buckets[which, region] = (level - 1.0 if admitted else level, now)
         return admitted
+
+    def retry_after(self, action: str, region: str) -> int | None:
+        """Milliseconds until a call that was just refused would be admitted; None when that is not to be told."""
+        if not self.tells_when:
+            return None
+        which = quota_class(action)
+        return max(1, math.ceil((1.0 - self._buckets[which, region][0]) / self._limits[which] * 1000))

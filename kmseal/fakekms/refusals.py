@@ -15,14 +15,23 @@ class Refusal(Exception):
     :param code: the documented error code, as ``Forbidden.KeyNotFound``
     :param message: text for a person, without any value out of the request
     :param detail: further members of the JSON answer, as ``AccessDeniedDetail``
+    :param retry_after: milliseconds for the header ``x-acs-retry-after``; None leaves it out
     """
 
-    def __init__(self, status: int, code: str, message: str, detail: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        detail: Mapping[str, object] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
         self.message = message
         self.detail = dict(detail or {})
+        self.retry_after = retry_after
 
 
 def missing_parameter(name: str) -> Refusal:
@@ -54,12 +63,19 @@ def unsupported_alias() -> Refusal:
     return Refusal(400, "Unsupported.Alias", "An alias is not supported by this action: name the key itself.")
 
 
-def throttled() -> Refusal:
-    return Refusal(429, "Rejected.Throttling", "QPS Limit Exceeded")
+def unsupported_origin(why: str) -> Refusal:
+    return Refusal(400, "Unsupported.Origin", f"The origin of the key does not allow this action: {why}.")
 
 
-def no_permission(action: str, principal: str, principal_type: str, account: str) -> Refusal:
-    """The answer of access control: it names the right that is lacking, never a key's material."""
+def throttled(retry_after: int | None = None) -> Refusal:
+    return Refusal(429, "Rejected.Throttling", "QPS Limit Exceeded", retry_after=retry_after)
+
+
+def no_permission(action: str, verdict: str, principal: str, principal_type: str, account: str) -> Refusal:
+    """The answer of access control: it names the right that is lacking, never a key's material.
+
+    ``verdict`` says why: ``ImplicitDeny`` when nothing allows it, ``ExplicitDeny`` when something denies it.
+    """
     return Refusal(
         403,
         "Forbidden.NoPermission",
@@ -70,7 +86,7 @@ def no_permission(action: str, principal: str, principal_type: str, account: str
                 "AuthPrincipalDisplayName": principal,
                 "AuthPrincipalOwnerId": account,
                 "AuthPrincipalType": principal_type,
-                "NoPermissionType": "ImplicitDeny",
+                "NoPermissionType": verdict,
                 "PolicyType": "AccountLevelIdentityBasedPolicy",
             }
         },

@@ -1,8 +1,8 @@
 """One HTTP request as the fake sees it, and the typed reading of its parameters.
 
-``server`` builds a :class:`Request` from the wire, tests build one by hand; ``acs3`` verifies it and the operations
-read its :class:`Parameters`. Nothing here knows sockets. Parameters travel in the query and, for a few actions, in a
-form body; on the wire they are all text, so the reading is strict here and nowhere else.
+``wire`` builds a :class:`Request` from what arrives, tests build one by hand; ``authentication`` verifies it and the
+operations read its :class:`Parameters`. Nothing here knows sockets. Parameters travel in the query and, for a few
+actions, in a form body; on the wire they are all text, so the reading is strict here and nowhere else.
 """
 
 import base64
@@ -25,7 +25,8 @@ class Request:
 
     :param query: the raw query string, still percent-encoded
     :param headers: names in lower case; repeated headers joined by a comma
-    :param region: the region of the listener that received it
+    :param region: the region of the gateway that received it
+    :param instance: the instance whose own gateway that is; empty for the shared gateway
     :param source: the client's address
     """
 
@@ -36,6 +37,7 @@ class Request:
     body: bytes = field(default=b"", repr=False)
     region: str = "cn-hangzhou"
     source: str = "127.0.0.1"
+    instance: str = ""
 
     def query_pairs(self) -> list[tuple[str, str]]:
         """The decoded parameters of the query, in the order received. Raises Refusal when it cannot be decoded."""

@@ -7,23 +7,24 @@ a hook when clients may come. It prints nothing itself, and no secret is in what
 
 import asyncio
 import os
-import shlex
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from kmseal.errors import Misconfigured
+from kmseal.fakekms.account import ACCOUNT
 from kmseal.fakekms.admin import AdminApi
 from kmseal.fakekms.certificates import TlsFiles
-from kmseal.fakekms.identities import DEVELOPER_ACTIONS, OPERATOR_ACTIONS, Identity
+from kmseal.fakekms.environments import write_environments
+from kmseal.fakekms.identities import DEVELOPER_ACTIONS, OPERATOR_ACTIONS
 from kmseal.fakekms.oidc import PublicKey, load_public_keys
 from kmseal.fakekms.quotas import REAL_LIMITS
 from kmseal.fakekms.refusals import Refusal
-from kmseal.fakekms.server import ACCOUNT, FakeKms
+from kmseal.fakekms.server import FakeKms
 
 IDENTITIES: Final = {"admin": ("*",), "developer": DEVELOPER_ACTIONS, "operator": OPERATOR_ACTIONS}
 """Name → allowed actions of the identities that every served fake has."""
@@ -39,7 +40,8 @@ Summary = dict[str, object]
 class ServeOptions:
     """How to serve.
 
-    :param port: port of the first region; further regions take the ports after it; 0 takes free ones
+    :param instances: id → region of instances that get a gateway of their own beside the shared one
+    :param port: port of the first region; further regions, then instances, take the ports after it; 0 takes free ones
     :param admin_port: port of the switches, on loopback; 0 takes a free one, None leaves them out
     :param names: further DNS names and addresses that the certificate covers
     :param folder: where certificates are kept; ``tls`` beside the state, or a temporary folder, by default
@@ -55,6 +57,7 @@ class ServeOptions:
     """
 
     regions: tuple[str, ...] = ("cn-hangzhou",)
+    instances: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 0
     admin_port: int | None = 0
@@ -95,7 +98,7 @@ async def serve(options: ServeOptions, ready: Callable[[Summary], None]) -> None
         _furnish(kms, options)
         runner = None if options.admin_port is None else await _start_admin(kms, options.admin_port)
         try:
-            env_files = {} if options.env_file is None else _write_environments(kms, options, options.env_file)
+            env_files = {} if options.env_file is None else write_environments(kms, IDENTITIES, options.env_file)
             ready(summarize(kms, options, runner, env_files))
             await stop.wait()
         finally:
@@ -107,6 +110,8 @@ def summarize(kms: FakeKms, options: ServeOptions, runner: web.AppRunner | None,
     """Where everything is: endpoints by region, files, keys by alias and region. No secrets."""
     return {
         "endpoints": {region: kms.endpoint(region) for region in kms.regions},
+        "instances": {instance: kms.endpoint(instance) for instance in options.instances},
+        "instanceCaFiles": {name: str(kms.gateways[name].ca_file) for name in options.instances if options.tls},
         "tls": options.tls,
         "caFile": str(kms.ca_file) if options.tls else None,
         "admin": None if runner is None else "http://{}:{}".format(*runner.addresses[0][:2]),
@@ -125,9 +130,11 @@ def _fake(options: ServeOptions) -> FakeKms:
     folder = options.folder
     if folder is None and options.state is not None:
         folder = (options.state if options.state.is_dir() else options.state.parent) / "tls"
-    ports = {region: options.port + index if options.port else 0 for index, region in enumerate(options.regions)}
+    ways = (*options.regions, *options.instances)
+    ports = {way: options.port + index if options.port else 0 for index, way in enumerate(ways)}
     return FakeKms(
         options.regions,
+        instances=options.instances,
         tls=options.tls,
         host=options.host,
         ports=ports,
@@ -205,43 +212,3 @@ async def _start_admin(kms: FakeKms, port: int) -> web.AppRunner:
             remedy="choose another admin port, or 0 for a free one",
         ) from None
     return runner
-
-
-def _write_environments(kms: FakeKms, options: ServeOptions, path: Path) -> dict[str, Path]:
-    """One file for each identity, to be read by a shell; they hold secrets, so only the owner can read them."""
-    written: dict[str, Path] = {}
-    for name in IDENTITIES:
-        identity = kms.identities.named(name)
-        if identity is not None:
-            written[name] = path if name == "admin" else path.with_name(f"{path.name}.{name}")
-            _write_private(written[name], _environment(kms, options, identity))
-    return written
-
-
-def _environment(kms: FakeKms, options: ServeOptions, identity: Identity) -> str:
-    scheme = "" if options.tls else "http://"
-    endpoints = {region: scheme + kms.endpoint(region) for region in kms.regions}
-    # With a single region every ARN is sent to it, so that a wrong one is refused by the fake, not by the network.
-    several = ",".join(f"{region}={endpoint}" for region, endpoint in endpoints.items())
-    variables = {"KMSEAL_KMS_ENDPOINT": several if len(endpoints) > 1 else endpoints[kms.regions[0]]}
-    if options.tls:
-        variables["KMSEAL_KMS_CA_FILE"] = str(kms.ca_file)
-    variables["ALIBABA_CLOUD_ACCESS_KEY_ID"] = identity.access_key_id
-    variables["ALIBABA_CLOUD_ACCESS_KEY_SECRET"] = identity.access_key_secret
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-
-
-def _write_private(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".new")
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        beside.replace(path)
-    except OSError as error:
-        raise Misconfigured(
-            f"the environment file {path} cannot be written ({os.strerror(error.errno or 0)})",
-            field="--env-file",
-            reason="EnvFile",
-            remedy="name a file in a folder that is there and writable",
-        ) from None

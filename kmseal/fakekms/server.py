@@ -1,4 +1,4 @@
-"""FakeKms: the fake as one object, with its listeners, for tests and for ``serve``.
+"""FakeKms: the fake as one object, with its gateways, for tests and for ``serve``.
 
 ::
 
@@ -8,59 +8,45 @@
         ...  # talk to kms.endpoint("cn-hangzhou") over TLS with kms.ca_file
         assert kms.calls["Decrypt"] == 0
 
-Every region listens on a port of its own, on loopback unless told otherwise, and all share one state. Everything that
-an administrator could do to the real service, tests do here directly; what a client does goes over the wire. This is a
-fake: it keeps key material in memory and, if asked to, on disk in clear. Never put a real secret under its keys.
+        instance = await kms.open_instance("kst-one")   # instance.endpoint, instance.ca_file
+        kms.clock.advance(30 * 86400)                   # for keys; clients live on real time
+
+Every region has its shared gateway on a port of its own, on loopback unless told otherwise; instances have gateways
+with authorities of their own; all share one account. This is a fake: it keeps key material in memory and, if asked to,
+on disk in clear. Never put a real secret under its keys.
 """
 
-import asyncio
 import os
 import random
+import re
 import shutil
-import socket
-import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
 
-from aiohttp import web
-
 from kmseal.errors import Misconfigured
-from kmseal.fakekms import state
-from kmseal.fakekms.audit import AuditTrail, CallCounter
+from kmseal.fakekms.account import ACCOUNT, Account
 from kmseal.fakekms.certificates import TlsFiles, ensure_certificates
-from kmseal.fakekms.faults import Faults
-from kmseal.fakekms.identities import Identities, Identity, Policy
-from kmseal.fakekms.keys import Key, KeyStore
-from kmseal.fakekms.oidc import OidcProvider, PublicKey
-from kmseal.fakekms.quotas import Quotas
-from kmseal.fakekms.service import Service
-from kmseal.fakekms.states import KeyState
-from kmseal.fakekms.sts import Role, TokenService
-from kmseal.fakekms.wire import LINE_LIMIT, Wire, quiet_logger
+from kmseal.fakekms.gateways import Gateway
+from kmseal.fakekms.wire import Wire
 
-ACCOUNT: Final = "1000000000000001"
+_INSTANCE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
-class FakeKms:
-    """A KMS and STS of one account in one or more regions.
+class FakeKms(Account):
+    """A KMS and STS of one account in one or more regions. See :class:`Account` for what is not said here.
 
     :param regions: names of the regions; the first one is the default of the methods below
+    :param instances: id of an instance → its region: each gets a gateway of its own beside the shared one
     :param tls: HTTPS with a certificate of ``tls_files``, or of an authority made in ``folder``; plain HTTP if False
     :param host: address to listen on
-    :param ports: region → port; a free one where none is given
-    :param names: further DNS names and addresses that the certificate is to cover
+    :param ports: region or id of an instance → port; a free one where none is given
+    :param names: further DNS names and addresses that the certificates are to cover
     :param folder: where certificates go; a temporary folder, removed at the end, by default
-    :param state_path: file, or folder, that the state is kept in; in memory only by default
     :param audit_file: file that audit records are appended to, as JSON lines
-    :param allow_symmetric_versions: CreateKeyVersion rotates symmetric keys, as on a software instance
-    :param dedicated_gateway: behave like the gateway of one instance, which has neither ReEncrypt nor management
-    :param clock: seconds since 1970
-    :param monotonic: seconds that never go back, for quotas
 
     Raises Misconfigured when the state cannot be read or a port cannot be had.
     """
@@ -69,6 +55,7 @@ class FakeKms:
         self,
         regions: Sequence[str] = ("cn-hangzhou",),
         *,
+        instances: Mapping[str, str] | None = None,
         tls: bool = True,
         host: str = "127.0.0.1",
         ports: Mapping[str, int] | None = None,
@@ -85,40 +72,31 @@ class FakeKms:
         random_bytes: Callable[[int], bytes] = os.urandom,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.regions = tuple(regions)
+        super().__init__(
+            regions,
+            state_path=state_path,
+            account=account,
+            allow_symmetric_versions=allow_symmetric_versions,
+            dedicated_gateway=dedicated_gateway,
+            clock=clock,
+            monotonic=monotonic,
+            random_bytes=random_bytes,
+            chance=chance,
+        )
         self._host = host
-        self._ports = dict.fromkeys(self.regions, 0) | dict(ports or {})
-        self._names = names
+        self._ports = dict(ports or {})
+        self._names = tuple(names)
         self._folder = folder
         self._temporary: str | None = None
-        self._tls = tls
+        self.tls = tls
         self._tls_files = tls_files
-        self._ssl: ssl.SSLContext | None = None
-        self._state_file = None if state_path is None else state.state_file(state_path)
         self._audit_file = audit_file
         self._audit_stream: TextIO | None = None
-        self._listeners: dict[str, tuple[asyncio.Server, web.Server]] = {}
-
-        self.store = KeyStore(account, clock, random_bytes, self._save)
-        self.identities = Identities(clock, random_bytes, self._save)
-        self.tokens = TokenService(account, self.identities, clock)
-        self.audit = AuditTrail()
-        self.quotas = Quotas(monotonic)
-        self.faults = Faults(chance)
-        self.service = Service(
-            self.store,
-            self.identities,
-            self.tokens,
-            self.audit,
-            self.quotas,
-            clock,
-            allow_symmetric_versions,
-            dedicated_gateway,
-        )
-        if self._state_file is not None:
-            state.load(self._state_file, self.store, self.identities, self.tokens)
-            # Saving at once shows a folder that cannot be written now, and not in the middle of a request.
-            state.save(self._state_file, self.store, self.identities, self.tokens)
+        self._gateways: dict[str, Gateway] = {}
+        for region in self.regions:
+            self._add_gateway(region, "")
+        for instance, region in (instances or {}).items():
+            self._add_instance(region, instance)
 
     # -- life
 
@@ -132,20 +110,18 @@ class FakeKms:
         await self.close()
 
     async def start(self) -> None:
-        """Opens the audit file and the listeners, with new certificates where needed. Raises Misconfigured."""
+        """Opens the audit file and the gateways, with new certificates where needed. Raises Misconfigured."""
         try:
             if self._audit_file is not None:
                 self._audit_stream = _open_private(self._audit_file)
                 self.audit.write_to(self._audit_stream.write)
-            if self._tls:
-                self._ssl = self._server_context()
             await self.start_listening()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """Closes the listeners and connections, and removes what was temporary."""
+        """Closes the gateways and connections, and removes what was temporary."""
         await self.stop_listening()
         self.audit.write_to(None)
         if self._audit_stream is not None:
@@ -155,157 +131,86 @@ class FakeKms:
             shutil.rmtree(self._temporary)
             self._temporary = None
 
-    async def start_listening(self, region: str | None = None) -> None:
-        """Opens the listeners of one region, or of all, on the ports they had before."""
-        for name in self._of(region):
-            if name in self._listeners:
-                continue
-            http = web.Server(
-                Wire(name, self.service, self.faults).handle,
-                access_log=None,
-                logger=quiet_logger,
-                max_line_size=LINE_LIMIT,
-                max_field_size=LINE_LIMIT,
-            )
-            try:
-                listener = await asyncio.get_running_loop().create_server(
-                    http, self._host, self._ports[name], ssl=self._ssl, family=socket.AF_UNSPEC, reuse_address=True
-                )
-            except OSError as error:
-                raise Misconfigured(
-                    f"cannot listen on {self._host}:{self._ports[name]} ({os.strerror(error.errno or 0)})",
-                    reason="Listen",
-                    remedy="choose another port, or 0 for a free one",
-                ) from None
-            self._ports[name] = listener.sockets[0].getsockname()[1]
-            self._listeners[name] = (listener, http)
+    async def open_instance(self, instance: str, region: str | None = None) -> Gateway:
+        """Gives an instance of a region its own gateway, with an authority of its own, and opens it.
 
-    async def stop_listening(self, region: str | None = None) -> None:
-        """Closes the listeners of one region, or of all, and their connections: KMS is down."""
-        for name in self._of(region):
-            if name in self._listeners:
-                listener, http = self._listeners.pop(name)
-                listener.close()
-                # Established connections go at once, answered or not: that is what an outage looks like.
-                for connection in http.connections:
-                    if connection.transport is not None:
-                        connection.transport.abort()
-                await http.shutdown(timeout=0.05)
-                await listener.wait_closed()
-                # The loop closes the sockets of aborted connections in its next round.
-                await asyncio.sleep(0)
+        Raises Misconfigured for an id that is none, or a region that is not played.
+        """
+        if instance not in self._gateways:
+            self._add_instance(region or self.regions[0], instance)
+        await self._gateways[instance].open()
+        return self._gateways[instance]
+
+    async def start_listening(self, name: str | None = None) -> None:
+        """Opens the gateway of a region or an instance, or all, on the ports they had before."""
+        for gateway in self._of(name):
+            await gateway.open()
+
+    async def stop_listening(self, name: str | None = None) -> None:
+        """Closes the gateway of a region or an instance, or all, and their connections: KMS is down."""
+        for gateway in self._of(name):
+            await gateway.close()
 
     # -- for clients
 
-    def endpoint(self, region: str | None = None) -> str:
-        """``host:port`` of a region's listener; known from the first start on, and kept when it is down."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
-        host = f"[{host}]" if ":" in host else host
-        return f"{host}:{self._ports[region or self.regions[0]]}"
+    @property
+    def gateways(self) -> Mapping[str, Gateway]:
+        """Region or id of an instance → its gateway, open or not."""
+        return self._gateways
+
+    def endpoint(self, name: str | None = None) -> str:
+        """``host:port`` of a gateway; known from the first start on, and kept when it is down."""
+        return self._gateways[name or self.regions[0]].endpoint
 
     @property
     def ca_file(self) -> Path:
-        """The authority that clients have to trust. Raises Misconfigured without TLS."""
-        if self._tls_files is None:
-            raise Misconfigured("the fake KMS has no certificate authority: it speaks plain HTTP, or has not started")
-        return self._tls_files.ca_file
+        """The authority of the shared gateways. Raises Misconfigured without TLS."""
+        return self._gateways[self.regions[0]].ca_file
 
     @property
     def listening(self) -> tuple[str, ...]:
-        """The regions that are up."""
-        return tuple(self._listeners)
-
-    # -- for tests and administrators
-
-    @property
-    def calls(self) -> CallCounter:
-        """``calls["Decrypt"]``, ``calls["Decrypt", "Success"]``."""
-        return self.audit.calls
-
-    def create_key(self, alias: str | None = None, region: str | None = None, *, origin: str = "Aliyun_KMS") -> str:
-        """A new key, with an alias if one is named; its ARN."""
-        key = self.store.create(region or self.regions[0], "admin", origin=origin)
-        if alias is not None:
-            self.store.create_alias(key, alias if alias.startswith("alias/") else f"alias/{alias}")
-        return key.arn
-
-    def key(self, arn: str) -> Key:
-        """A key by its ARN or the ARN of an alias. Raises Refusal when there is none."""
-        region = arn.split(":")[2] if arn.startswith("acs:kms:") else self.regions[0]
-        return self.store.resolve(region, arn, alias_allowed=True)
-
-    def rotate(self, arn: str) -> str:
-        """Makes a new primary version; its id."""
-        return self.store.rotate(self.key(arn)).primary.version_id
-
-    def enable(self, arn: str) -> None:
-        """Puts the key into the state Enabled, from any other."""
-        self.store.set_state(self.key(arn), KeyState.ENABLED)
-
-    def disable(self, arn: str) -> None:
-        """Puts the key into the state Disabled, from any other."""
-        self.store.set_state(self.key(arn), KeyState.DISABLED)
-
-    def schedule_deletion(self, arn: str, delete_at: float) -> None:
-        """Puts the key into the state PendingDeletion until the given time, in seconds since 1970."""
-        self.store.set_state(self.key(arn), KeyState.PENDING_DELETION, delete_at=delete_at)
-
-    def move_alias(self, alias: str, arn: str) -> None:
-        """Points an alias of the key's region to the key."""
-        key = self.key(arn)
-        self.store.move_alias(self.store.alias(key.region, alias), key)
-
-    def add_identity(self, name: str, actions: Sequence[str] = ("*",), keys: Sequence[str] = ("*",)) -> Identity:
-        """A new access key that is allowed the actions on the keys."""
-        return self.identities.add(name, Policy(tuple(actions), tuple(keys)))
-
-    def add_temporary_identity(self, name: str, lifetime: float, actions: Sequence[str] = ("*",)) -> Identity:
-        """A new temporary access key with a security token, as STS issues them. ``lifetime`` in seconds."""
-        return self.identities.add_temporary(name, Policy(tuple(actions)), lifetime)
-
-    def set_policy(self, identity: Identity, actions: Sequence[str], keys: Sequence[str] = ("*",)) -> None:
-        """Grants an access key other rights than before, at once."""
-        self.identities.replace(replace(identity, policy=Policy(tuple(actions), tuple(keys))))
-
-    def add_role(
-        self, name: str, actions: Sequence[str] = ("*",), *, subjects: Sequence[str] = ("*",), provider: str = ""
-    ) -> str:
-        """A role that AssumeRoleWithOIDC gives out to the subjects; its ARN."""
-        return self.tokens.add_role(Role(name, Policy(tuple(actions)), tuple(subjects), provider))
-
-    def add_oidc_provider(self, name: str, *, issuer: str = "", keys: Mapping[str, PublicKey] | None = None) -> str:
-        """An identity provider whose tokens are taken; its ARN. Without keys, signatures are not checked."""
-        arn = self.tokens.provider_arn(name)
-        self.tokens.add_provider(OidcProvider(arn, issuer=issuer, keys=keys))
-        return arn
+        """The regions and instances whose gateways are up."""
+        return tuple(name for name, gateway in self._gateways.items() if gateway.is_open)
 
     # -- inside
 
-    def _of(self, region: str | None) -> tuple[str, ...]:
-        return self.regions if region is None else (region,)
+    def _of(self, name: str | None) -> list[Gateway]:
+        return list(self._gateways.values()) if name is None else [self._gateways[name]]
 
-    def _server_context(self) -> ssl.SSLContext:
-        try:
-            if self._tls_files is None:
-                self._tls_files = ensure_certificates(self._certificate_folder(), self._names)
-            return self._tls_files.server_context()
-        except (OSError, ValueError):
-            # ssl.SSLError is an OSError; what these say may quote the file.
+    def _add_instance(self, region: str, instance: str) -> None:
+        # The id becomes the name of a folder.
+        if not _INSTANCE.fullmatch(instance) or instance in self._gateways or region not in self.regions:
             raise Misconfigured(
-                "the certificates cannot be made or read",
-                reason="Certificate",
-                remedy="name a folder that is writable, or PEM files that belong together",
-            ) from None
+                f"there cannot be an instance {instance} in region {region}",
+                field="--instance",
+                reason="Instance",
+                remedy="name it by letters, digits and hyphens, as ID or ID=REGION with a region that is played",
+            )
+        self._add_gateway(region, instance)
+
+    def _add_gateway(self, region: str, instance: str) -> None:
+        def files() -> TlsFiles:
+            return self._instance_files(instance) if instance else self._shared_files()
+
+        name = instance or region
+        wire = Wire(region, self.service, self.faults, instance)
+        self._gateways[name] = Gateway(wire, self._host, self._ports.get(name, 0), files if self.tls else None)
+
+    def _shared_files(self) -> TlsFiles:
+        if self._tls_files is None:
+            self._tls_files = ensure_certificates(self._certificate_folder(), self._names)
+        return self._tls_files
+
+    def _instance_files(self, instance: str) -> TlsFiles:
+        name = f"{instance}.cryptoservice.kms.aliyuncs.com"
+        return ensure_certificates(self._certificate_folder() / "instances" / instance, (*self._names, name))
 
     def _certificate_folder(self) -> Path:
         if self._folder is not None:
             return self._folder
-        self._temporary = tempfile.mkdtemp(prefix="kmseal-fakekms-")
+        if self._temporary is None:
+            self._temporary = tempfile.mkdtemp(prefix="kmseal-fakekms-")
         return Path(self._temporary)
-
-    def _save(self) -> None:
-        if self._state_file is not None:
-            state.save(self._state_file, self.store, self.identities, self.tokens)
 
 
 def _open_private(path: Path) -> TextIO:

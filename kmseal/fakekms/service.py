@@ -1,6 +1,6 @@
 """From a request to an answer, without any input or output: verify, limit, permit, run, record.
 
-``server`` calls :meth:`Service.answer` for every request of every region; tests may do so without a socket. It is the
+``wire`` calls :meth:`Service.answer` for every request at every gateway; tests may do so without a socket. It is the
 only place that turns a :class:`~kmseal.fakekms.refusals.Refusal` into JSON and the only one that writes audit records
 of what was really asked. It knows nothing of faults on the wire.
 """
@@ -8,42 +8,58 @@ of what was really asked. It knows nothing of faults on the wire.
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from kmseal.fakekms import control, operations, sts
-from kmseal.fakekms.acs3 import Verifier
+from kmseal.fakekms import asymmetric, control, imports, operations, rotation, sts, tags
 from kmseal.fakekms.audit import SUCCESS, AuditRecord, AuditTrail
+from kmseal.fakekms.authentication import Authenticator
 from kmseal.fakekms.calls import Body, Call
 from kmseal.fakekms.identities import Identities, Identity
-from kmseal.fakekms.keys import KeyStore
+from kmseal.fakekms.keystore import KeyStore
 from kmseal.fakekms.quotas import Quotas
-from kmseal.fakekms.refusals import Refusal, no_permission, throttled, unsupported_operation
+from kmseal.fakekms.refusals import Refusal, throttled, unsupported_operation
 from kmseal.fakekms.requests import Parameters, Request
 
 API_VERSION: Final = "2016-01-20"
 HOST_ID: Final = "kms.fake.invalid"
 UNKNOWN_ACTION: Final = "(none)"
 
-_OPERATIONS: Final = {**operations.OPERATIONS, **control.OPERATIONS}
-_DEDICATED_GATEWAY: Final = frozenset(operations.OPERATIONS) - {"ReEncrypt"}
+_CRYPTOGRAPHIC: Final = {**operations.OPERATIONS, **asymmetric.OPERATIONS}
+_OPERATIONS: Final = {
+    **_CRYPTOGRAPHIC,
+    **control.OPERATIONS,
+    **rotation.OPERATIONS,
+    **imports.OPERATIONS,
+    **tags.OPERATIONS,
+}
+_OF_INSTANCES: Final = frozenset(_CRYPTOGRAPHIC) - {"ReEncrypt"}
 _RIGHTS: Final = {"ReEncrypt": ("ReEncryptFrom", "ReEncryptTo")}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: HTTP status and JSON bytes. ``result`` is ``Success`` or the error code."""
+    """What goes back: HTTP status and JSON bytes. ``result`` is ``Success`` or the error code.
+
+    ``retry_after`` is in milliseconds, for the header ``x-acs-retry-after``; None leaves it out.
+    """
 
     status: int
     content: bytes = field(repr=False)
     request_id: str
     result: str
     identity: str = ""
+    retry_after: int | None = None
 
 
 @dataclass(slots=True)
 class Service:
-    """The one account that the fake plays, with everything it remembers."""
+    """The one account that the fake plays, with everything it remembers.
+
+    :param clock: seconds since 1970, in real time; keys have a clock of their own
+    :param dedicated_gateway: every gateway behaves like that of an instance, the shared ones too
+    """
 
     store: KeyStore
     identities: Identities
@@ -53,23 +69,24 @@ class Service:
     clock: Callable[[], float]
     allow_symmetric_versions: bool = False
     dedicated_gateway: bool = False
-    _verifier: Verifier = field(init=False)
+    _authenticator: Authenticator = field(init=False)
 
     def __post_init__(self) -> None:
-        self._verifier = Verifier(self.identities.find, self.clock)
+        self._authenticator = Authenticator(self.identities.find, self.clock)
 
     def answer(self, request: Request) -> Answer:
         """The answer to one request; never raises for what a client can send."""
         record = _Notes(request_id=self._request_id(), action=action_of(request))
+        retry_after = None
         try:
             body = self._run(request, record)
             status, result = 200, SUCCESS
         except Refusal as refusal:
-            status, result = refusal.status, refusal.code
+            status, result, retry_after = refusal.status, refusal.code, refusal.retry_after
             body = _refusal_body(refusal)
         body["RequestId"] = record.request_id
         self._record(request, record, result)
-        return Answer(status, json.dumps(body).encode(), record.request_id, result, record.identity_name)
+        return Answer(status, json.dumps(body).encode(), record.request_id, result, record.identity_name, retry_after)
 
     def fail(self, request: Request, status: int, code: str, message: str) -> Answer:
         """An error that was ordered, not caused: it counts and is recorded like any other."""
@@ -79,49 +96,44 @@ class Service:
         return Answer(status, json.dumps(body).encode(), notes.request_id, code)
 
     def _run(self, request: Request, notes: "_Notes") -> Body:
-        pairs = request.query_pairs()
-        values = dict(pairs + request.form_pairs() if request.body else pairs)
+        query = request.query_pairs()
+        form = request.form_pairs() if request.body else []
+        values = dict(query + form)
         if notes.action == sts.ACTION:
             body, notes.principal = self.tokens.assume_role_with_oidc(Parameters(values))
             return body
         if request.path != "/" or request.method not in {"GET", "POST"}:
             raise Refusal(403, "UnsupportedHTTPMethod", "This http method is not supported.")
-        notes.identity = identity = self._verifier.verify(request, pairs)
+        notes.identity = identity = self._authenticator.authenticate(request, query, form)
         operation = _OPERATIONS.get(notes.action)
-        if request.headers["x-acs-version"] != API_VERSION or operation is None:
+        if operation is None or _version_of(request, values) != API_VERSION:
             raise Refusal(
                 404, "InvalidAction.NotFound", "Specified api is not found, please check your url and method."
             )
-        if self.dedicated_gateway and notes.action not in _DEDICATED_GATEWAY:
-            raise unsupported_operation("the dedicated gateway does not offer it")
-        if not self.quotas.admit(notes.action, request.region):
-            raise throttled()
+        if request.instance or self.dedicated_gateway:
+            if notes.action not in _OF_INSTANCES:
+                raise unsupported_operation("the dedicated gateway does not offer it")
+        elif not self.quotas.admit(notes.action, request.region):
+            raise throttled(self.quotas.retry_after(notes.action, request.region))
         call = Call(
             action=notes.action,
             region=request.region,
             parameters=Parameters(values),
             identity=identity,
             store=self.store,
-            now=self.clock(),
             allow_symmetric_versions=self.allow_symmetric_versions,
         )
         notes.call = call
-        if notes.action in operations.OPERATIONS and "DryRun" in values:
+        if "DryRun" in values and notes.action in _CRYPTOGRAPHIC:
             return self._run_dry(operation, call, notes)
-        self._permit(call)
+        _permit(call)
         return operation(call)
-
-    def _permit(self, call: Call) -> None:
-        """Refuses callers that lack the action on every key, before anything is said about a key."""
-        for right in _RIGHTS.get(call.action, (call.action,)):
-            if not call.identity.policy.allows_action(right):
-                raise no_permission(right, call.identity.name, call.identity.principal_type, self.store.account)
 
     def _run_dry(self, operation: Callable[[Call], Body], call: Call, notes: "_Notes") -> Body:
         """A dry run always fails; the code says how the real run would have ended."""
         notes.dry_run = call.parameters.boolean("DryRun")
         try:
-            self._permit(call)
+            _permit(call)
             body = operation(call)
         except Refusal as refusal:
             if not notes.dry_run:
@@ -149,6 +161,7 @@ class Service:
                 context=call.context if call else {},
                 source=request.source,
                 dry_run=notes.dry_run,
+                instance=request.instance,
             )
         )
 
@@ -173,15 +186,25 @@ class _Notes:
 
 
 def action_of(request: Request) -> str:
-    """The action that a request names, in its header or, for STS, in its parameters; never longer than 64 letters."""
+    """The action that a request names, in its header or, for older signatures and STS, in its parameters.
+
+    Never longer than 64 letters. A header decides only where headers are signed.
+    """
     action = request.headers.get("x-acs-action", "")
-    if not action:
-        try:
-            pairs: Mapping[str, str] = dict(request.query_pairs() + request.form_pairs())
-        except Refusal:
-            pairs = {}
-        action = pairs.get("Action", "")
+    if "authorization" not in request.headers:
+        with suppress(Refusal):
+            action = dict(request.query_pairs() + request.form_pairs()).get("Action", action)
     return action if action.isascii() and action.isalpha() and len(action) <= 64 else UNKNOWN_ACTION
+
+
+def _version_of(request: Request, values: Mapping[str, str]) -> str:
+    return request.headers["x-acs-version"] if "authorization" in request.headers else values.get("Version", "")
+
+
+def _permit(call: Call) -> None:
+    """Refuses callers that lack the action on every key, before anything is said about a key."""
+    for right in _RIGHTS.get(call.action, (call.action,)):
+        call.require_right(right)
 
 
 def _refusal_body(refusal: Refusal) -> Body:

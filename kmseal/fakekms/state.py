@@ -1,6 +1,6 @@
-"""The state on disk: keys with their versions, aliases, access keys and roles, in one JSON file.
+"""The state on disk: keys with their versions and imports, aliases, access keys, roles and the clock, in one JSON file.
 
-``server`` loads it at start and saves it after each change, atomically and readable by the owner only: the file holds
+``account`` loads it at start and saves it after each change, atomically and readable by the owner only: the file holds
 key material and secrets in clear, as befits a fake and nothing else. A file that cannot be read stops the start with
 Misconfigured; it is never overwritten by an empty state.
 """
@@ -8,17 +8,33 @@ Misconfigured; it is never overwritten by an empty state.
 import base64
 import json
 import os
-from dataclasses import asdict
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kmseal.errors import Misconfigured
-from kmseal.fakekms.identities import Identities, Identity, Policy
-from kmseal.fakekms.keys import Alias, Key, KeyStore, KeyVersion
+from kmseal.fakekms.clock import KeyClock
+from kmseal.fakekms.identities import Identities, Identity
+from kmseal.fakekms.keys import Alias, ImportSlot, Key, KeySpec, KeyVersion
+from kmseal.fakekms.keystore import KeyStore
+from kmseal.fakekms.policies import parse_policy
 from kmseal.fakekms.states import KeyState
 from kmseal.fakekms.sts import Role, TokenService
 
-_FORMAT: Final = 1
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_FORMAT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept on disk: the parts of an account that outlive its process."""
+
+    store: KeyStore
+    identities: Identities
+    tokens: TokenService
+    clock: KeyClock
 
 
 def state_file(path: Path) -> Path:
@@ -26,18 +42,19 @@ def state_file(path: Path) -> Path:
     return path / "state.json" if path.is_dir() else path
 
 
-def save(path: Path, store: KeyStore, identities: Identities, tokens: TokenService) -> None:
+def save(path: Path, kept: Kept) -> None:
     """Writes the state beside the file and moves it into place, so that a crash leaves the old one.
 
     Raises Misconfigured when it cannot be written.
     """
     document = {
         "format": _FORMAT,
-        "account": store.account,
-        "keys": [_key_to_json(key) for key in store.stored()],
-        "aliases": [asdict(alias) for alias in store.aliases()],
-        "identities": [asdict(identity) for identity in identities],
-        "roles": [asdict(role) for role in tokens.roles],
+        "account": kept.store.account,
+        "clock_offset": kept.clock.offset,
+        "keys": [_key_to_json(key) for key in kept.store.stored()],
+        "aliases": [_members(alias) for alias in kept.store.aliases()],
+        "identities": [_members(item) | {"policy": item.policy.document()} for item in kept.identities],
+        "roles": [_members(role) | {"policy": role.policy.document()} for role in kept.tokens.roles],
     }
     beside = path.with_name(path.name + ".new")
     try:
@@ -56,7 +73,7 @@ def save(path: Path, store: KeyStore, identities: Identities, tokens: TokenServi
         ) from None
 
 
-def load(path: Path, store: KeyStore, identities: Identities, tokens: TokenService) -> bool:
+def load(path: Path, kept: Kept) -> bool:
     """Restores what was saved; False when there is no file yet. Raises Misconfigured."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -66,47 +83,53 @@ def load(path: Path, store: KeyStore, identities: Identities, tokens: TokenServi
         raise _unreadable(path, "cannot be read as JSON") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise _unreadable(path, "is not a state of this version")
-    if document.get("account") != store.account:
+    if document.get("account") != kept.store.account:
         raise _unreadable(path, "belongs to another account")
     try:
-        _restore(document, store, identities, tokens)
+        _restore(document, kept)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _unreadable(path, "lacks a member or has one of the wrong form") from None
     return True
 
 
-def _restore(document: dict[str, Any], store: KeyStore, identities: Identities, tokens: TokenService) -> None:
+def _restore(document: dict[str, Any], kept: Kept) -> None:
+    kept.clock.restore(float(document["clock_offset"]))
     keys = [_key_from_json(item) for item in document["keys"]]
-    store.restore(keys, [Alias(**item) for item in document["aliases"]])
-    identities.restore(Identity(**(item | {"policy": _policy(item["policy"])})) for item in document["identities"])
-    tokens.restore(
-        Role(**(item | {"policy": _policy(item["policy"]), "subjects": tuple(item["subjects"])}))
+    kept.store.restore(keys, [Alias(**item) for item in document["aliases"]])
+    kept.identities.restore(
+        Identity(**(item | {"policy": parse_policy(item["policy"])})) for item in document["identities"]
+    )
+    kept.tokens.restore(
+        Role(**(item | {"policy": parse_policy(item["policy"]), "subjects": tuple(item["subjects"])}))
         for item in document["roles"]
     )
 
 
-def _key_to_json(key: Key) -> dict[str, object]:
-    versions = [
-        {
-            "version_id": version.version_id,
-            "created": version.created,
-            "material": base64.b64encode(version.material).decode(),
-        }
-        for version in key.versions
-    ]
-    return asdict(key) | {"versions": versions, "state": key.state.value}
+def _members(value: "DataclassInstance") -> dict[str, Any]:
+    """The fields of a dataclass, with nothing done to them."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _key_to_json(key: Key) -> dict[str, Any]:
+    return _members(key) | {
+        "versions": [_members(item) | {"material": _text(item.material)} for item in key.versions],
+        "imports": [_members(slot) | {"private_key": _text(slot.private_key)} for slot in key.imports],
+    }
 
 
 def _key_from_json(item: dict[str, Any]) -> Key:
-    versions = tuple(
-        KeyVersion(version["version_id"], version["created"], base64.b64decode(version["material"], validate=True))
-        for version in item["versions"]
-    )
-    return Key(**(item | {"versions": versions, "state": KeyState(item["state"])}))
+    versions = tuple(KeyVersion(**(old | {"material": _bytes(old["material"])})) for old in item["versions"])
+    imports = tuple(ImportSlot(**(old | {"private_key": _bytes(old["private_key"])})) for old in item["imports"])
+    parsed = {"versions": versions, "imports": imports, "state": KeyState(item["state"]), "spec": KeySpec(item["spec"])}
+    return Key(**(item | parsed))
 
 
-def _policy(item: dict[str, list[str]]) -> Policy:
-    return Policy(tuple(item["actions"]), tuple(item["keys"]))
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
 
 
 def _unreadable(path: Path, why: str) -> Misconfigured:

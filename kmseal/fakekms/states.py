@@ -1,7 +1,8 @@
 """The states of a key and what each action does in them: the documented table, and nothing else.
 
-Pure. ``operations`` and ``control`` call :func:`check_state` before they act. An action that is not in the table works
-in every state (DescribeKey, the lists, DeleteAlias). Every rejection is HTTP 409.
+Pure. ``calls`` asks :func:`check_state` before an action gets its key. An action that is not in the table works in
+every state (DescribeKey, the lists, DeleteAlias, GetParametersForImport, DeleteKeyMaterial). Every rejection is HTTP
+409.
 """
 
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ REJECTIONS: Final[Mapping[str, Mapping[KeyState, str]]] = {
     "Encrypt": _ENABLED_ONLY,
     "Decrypt": _ENABLED_ONLY,
     "ReEncrypt": _ENABLED_ONLY,
+    "GetPublicKey": _ENABLED_ONLY,
+    "AsymmetricEncrypt": _ENABLED_ONLY,
+    "AsymmetricDecrypt": _ENABLED_ONLY,
     "UpdateRotationPolicy": _ENABLED_ONLY,
     "CreateKeyVersion": _ENABLED_ONLY,
     "EnableKey": _SWITCHABLE,
@@ -49,6 +53,7 @@ REJECTIONS: Final[Mapping[str, Mapping[KeyState, str]]] = {
         KeyState.DISABLED: _MODIFIED,
         KeyState.PENDING_IMPORT: _MODIFIED,
     },
+    "ImportKeyMaterial": {KeyState.PENDING_DELETION: _MODIFIED},
     "CreateAlias": {KeyState.PENDING_DELETION: _MODIFIED},
     "UpdateAlias": _NOT_BEING_DELETED,
     "UpdateKeyDescription": _NOT_BEING_DELETED,

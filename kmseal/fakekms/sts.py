@@ -11,11 +11,12 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from kmseal.fakekms.calls import Body
-from kmseal.fakekms.control import timestamp
-from kmseal.fakekms.identities import ANYTHING, Identities, Policy
+from kmseal.fakekms.identities import Identities
 from kmseal.fakekms.oidc import OidcProvider, client_ids
+from kmseal.fakekms.policies import ANYTHING, Policy
 from kmseal.fakekms.refusals import Refusal, unsupported_operation
 from kmseal.fakekms.requests import Parameters
+from kmseal.fakekms.shapes import timestamp
 
 ACTION: Final = "AssumeRoleWithOIDC"
 API_VERSION: Final = "2015-04-01"

@@ -1,6 +1,6 @@
-"""HTTP of one region's listener: aiohttp in, ``Service`` in the middle, faults on the way out.
+"""HTTP of one gateway: aiohttp in, ``Service`` in the middle, faults on the way out.
 
-``server`` makes one :class:`Wire` for each region and gives its :meth:`Wire.handle` to aiohttp's low-level server,
+``gateways`` makes one :class:`Wire` for each listener and gives its :meth:`Wire.handle` to aiohttp's low-level server,
 which spares the routing that this API has no use for. Everything a client sends travels in the query string, plaintexts
 too: nothing here may log a path, a query or a parser's message.
 """
@@ -8,7 +8,7 @@ too: nothing here may log a path, a query or a parser's message.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from aiohttp import web
 from kmseal.fakekms.faults import Fault, FaultKind, Faults
 from kmseal.fakekms.requests import Request
 from kmseal.fakekms.service import Answer, Service, action_of
+from kmseal.fakekms.targets import targets
 
 LINE_LIMIT: Final = 65536
 """Longest request line and header. aiohttp's own limit is too small for Encrypt, whose plaintext is in the line."""
@@ -40,18 +41,20 @@ quiet_logger.addFilter(_QuietFilter())
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One region's way in. ``faults`` are those of the whole fake."""
+    """The way in of one gateway: a region's shared one, or an instance's own. ``faults`` are those of all gateways."""
 
     region: str
     service: Service
     faults: Faults
+    instance: str = ""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, or does to it what a fault says."""
         started = time.perf_counter()
         received = await self._read(request)
         action = action_of(received)
-        effect = self.faults.take(action, self.region)
+        gateway = self.instance or self.region
+        effect = self.faults.take(action, gateway, lambda: targets(received, self.service.store))
         if effect.delay:
             await asyncio.sleep(effect.delay)
         if effect.fault is not None:
@@ -61,7 +64,7 @@ class Wire:
             milliseconds = (time.perf_counter() - started) * 1000
             _log.info(
                 "%s %s %s %d %s by %s in %.1f ms",
-                self.region, action, answer.result, answer.status, answer.request_id, answer.identity or "-",
+                gateway, action, answer.result, answer.status, answer.request_id, answer.identity or "-",
                 milliseconds,
             )  # fmt: skip
         return _json(answer)
@@ -73,14 +76,13 @@ class Wire:
         for name, value in request.headers.items():
             lower = name.lower()
             headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
-        return Request(request.method, path, query, headers, body, self.region, request.remote or "")
+        return Request(request.method, path, query, headers, body, self.region, request.remote or "", self.instance)
 
     async def _spoil(self, request: web.BaseRequest, received: Request, fault: Fault) -> web.StreamResponse:
         match fault.kind:
             case FaultKind.ERROR:
                 answer = self.service.fail(received, fault.status, fault.code, fault.message)
-                retry = {} if fault.retry_after is None else {"x-acs-retry-after": str(fault.retry_after)}
-                return _json(answer, retry)
+                return _json(replace(answer, retry_after=fault.retry_after))
             case FaultKind.BAD_GATEWAY:
                 self.service.fail(received, 502, "Fault.BadGateway", "")
                 return web.Response(status=502, body=_HTML, content_type="text/html")
@@ -102,13 +104,11 @@ class Wire:
                 raise AssertionError("a latency is a delay, not a fault of its own")
 
 
-def _json(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=answer.status,
-        body=answer.content,
-        headers={"Content-Type": "application/json;charset=utf-8", "x-acs-request-id": answer.request_id}
-        | (headers or {}),
-    )
+def _json(answer: Answer) -> web.Response:
+    headers = {"Content-Type": "application/json;charset=utf-8", "x-acs-request-id": answer.request_id}
+    if answer.retry_after is not None:
+        headers["x-acs-retry-after"] = str(answer.retry_after)
+    return web.Response(status=answer.status, body=answer.content, headers=headers)
 
 
 def _reset(request: web.BaseRequest) -> web.Response:

@@ -133,18 +133,23 @@ async def running() -> AsyncIterator[FakeKms]:
 def sdk() -> Iterator[Callable[..., Client]]:
     """Makes plain SDK clients; their connections are closed at the end, which the SDK itself never does."""
 
-    def client(kms: FakeKms, identity: Identity, region: str | None = None, *, tls: bool = True) -> Client:
+    def client(
+        kms: FakeKms, identity: Identity, gateway: str | None = None, *, tls: bool = True, **config: Any
+    ) -> Client:
+        """A client of a region's shared gateway, or of an instance's own."""
+        way = kms.gateways[gateway or kms.regions[0]]
         return Client(
             utils_models.Config(
                 access_key_id=identity.access_key_id,
                 access_key_secret=identity.access_key_secret,
                 security_token=identity.security_token or None,
-                region_id=region or kms.regions[0],
-                endpoint=kms.endpoint(region),
+                region_id=way.wire.region,
+                endpoint=way.endpoint,
                 protocol="https" if tls else "http",
-                ca=str(kms.ca_file) if tls else None,
+                ca=str(way.ca_file) if tls else None,
                 connect_timeout=2000,
                 read_timeout=2000,
+                **config,
             )
         )
 

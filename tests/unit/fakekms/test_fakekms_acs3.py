@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmseal.fakekms import FakeKms, Identity
-from kmseal.fakekms.acs3 import MAX_SKEW
+from kmseal.fakekms.authentication import MAX_SKEW
 from kmseal.fakekms.requests import Request
 
 Sign = Callable[..., Request]

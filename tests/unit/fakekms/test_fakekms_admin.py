@@ -1,5 +1,6 @@
 """The switches over HTTP: what each does, what is refused, and that web pages cannot reach them."""
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from kmseal.fakekms import FakeKms
+from kmseal.fakekms import FakeKms, Policy
 from kmseal.fakekms.admin import AdminApi
 
 
@@ -96,8 +97,10 @@ async def test_keys_are_made_rotated_and_switched(kms: FakeKms, http: TestClient
         {
             "key": arn,
             "state": "Disabled",
+            "spec": "Aliyun_AES_256",
             "primaryVersion": rotated["keyVersionId"],
             "versions": 2,
+            "nextRotation": None,
             "aliases": ["alias/app"],
         }
     ]
@@ -115,7 +118,7 @@ async def test_rights_are_changed(kms: FakeKms, http: TestClient[Any, Any]) -> N
     assert (await ask(http, "POST", "/policy", body))[0] == 200
     now = kms.identities.find(operator.access_key_id)
     assert now is not None
-    assert (now.policy.actions, now.policy.keys) == (("Decrypt",), ("one",))
+    assert now.policy == Policy.allow(("Decrypt",), ("one",))
     assert (await ask(http, "POST", "/policy", {"identity": "nobody", "actions": []}))[0] == 400
 
 
@@ -161,3 +164,76 @@ async def test_web_pages_cannot_reach_it(http: TestClient[Any, Any]) -> None:
         assert response.status == 415
     async with http.get("/health", headers={"Host": "localhost"}) as response:
         assert response.status == 200
+
+
+async def test_keys_of_every_kind_are_made(kms: FakeKms, http: TestClient[Any, Any]) -> None:
+    """Asymmetric keys and keys whose material is to be imported can be asked for, and nothing else."""
+    _, made = await ask(http, "POST", "/keys", {"spec": "RSA_2048"})
+    assert kms.key(made["key"]).asymmetric
+    _, made = await ask(http, "POST", "/keys", {"origin": "EXTERNAL"})
+    arn = made["key"]
+    for body in ({"spec": "EC_SM2"}, {"origin": "mars"}, {"spec": "RSA_2048", "origin": "EXTERNAL"}):
+        assert (await ask(http, "POST", "/keys", body))[0] == 400
+    material = {"key": arn, "material": base64.b64encode(bytes(32)).decode(), "expiresIn": "1d"}
+    assert (await ask(http, "POST", "/import-material", material))[0] == 200
+    assert kms.key(arn).state.value == "Enabled"
+    await ask(http, "POST", "/delete-material", {"key": arn})
+    assert kms.key(arn).state.value == "PendingImport"
+    other = material | {"material": base64.b64encode(bytes(31)).decode()}
+    assert (await ask(http, "POST", "/import-material", other))[1]["code"] == "InvalidKeyMaterial"
+    assert (await ask(http, "POST", "/import-material", material | {"material": "*"}))[0] == 400
+
+
+async def test_time_passes_for_keys(kms: FakeKms, http: TestClient[Any, Any]) -> None:
+    """A schedule, a window of deletion and the clock: what is due happens when time is let pass."""
+    arn, doomed = kms.create_key(), kms.create_key()
+    assert (await ask(http, "POST", "/schedule", {"key": arn, "every": "30d"}))[0] == 200
+    listed = (await ask(http, "GET", "/keys"))[1]
+    assert [item["nextRotation"] is None for item in listed] == [False, True]
+    assert (await ask(http, "POST", "/schedule-deletion", {"key": doomed, "in": "7d"}))[0] == 200
+    status, now = await ask(http, "POST", "/clock", {"advance": "31d"})
+    assert (status, now["offset"]) == (200, 31 * 86400)
+    assert (await ask(http, "GET", "/clock"))[1]["offset"] == now["offset"]
+    assert [(item["key"], item["versions"]) for item in (await ask(http, "GET", "/keys"))[1]] == [(arn, 2)]
+    await ask(http, "POST", "/schedule", {"key": arn, "every": None})
+    await ask(http, "POST", "/clock", {"advance": 86400 * 365})
+    assert len(kms.key(arn).versions) == 2
+    for wrong in (None, -1, True, "soon", "1y"):
+        assert (await ask(http, "POST", "/clock", {"advance": wrong}))[0] == 400
+    assert (await ask(http, "POST", "/schedule", {"key": arn, "every": 0}))[0] == 400
+
+
+async def test_policies_are_set_as_documents(kms: FakeKms, http: TestClient[Any, Any]) -> None:
+    """A document in RAM's form replaces the rights of an identity; one that is none names what is wrong."""
+    operator = kms.add_identity("operator")
+    policy = Policy.allow(("Decrypt",)).and_deny(("Decrypt",), ("one",))
+    assert (await ask(http, "POST", "/policy", {"identity": "operator", "policy": policy.document()}))[0] == 200
+    now = kms.identities.find(operator.access_key_id)
+    assert now is not None
+    assert now.policy == policy
+    status, answer = await ask(http, "POST", "/policy", {"identity": "operator", "policy": {"Version": "2"}})
+    assert (status, answer["error"]) == (400, 'policy: Version: not "1"')
+
+
+async def test_instances_are_opened_and_stopped(kms: FakeKms, http: TestClient[Any, Any]) -> None:
+    """An instance gets its gateway while the fake runs, which then goes down and up like those of regions."""
+    status, made = await ask(http, "POST", "/instances", {"instance": "kst-one", "region": "cn-beijing"})
+    assert (status, made["region"], made["listening"], made["caFile"]) == (200, "cn-beijing", True, None)
+    assert (await ask(http, "GET", "/gateways"))[1]["kst-one"] == made
+    assert made["endpoint"] == kms.endpoint("kst-one")
+    stopped = (await ask(http, "POST", "/stop", {"region": "kst-one"}))[1]
+    assert stopped == {"listening": ["cn-hangzhou", "cn-beijing"]}
+    assert "kst-one" in (await ask(http, "POST", "/start", {"region": "kst-one"}))[1]["listening"]
+    for body in ({"instance": "cn-mars", "region": "cn-mars"}, {"instance": "../x"}, {}, {"instance": "Kst_1"}):
+        assert (await ask(http, "POST", "/instances", body))[0] == 400
+
+
+async def test_faults_of_single_keys_and_telling_quotas(kms: FakeKms, http: TestClient[Any, Any]) -> None:
+    """A fault may name keys, and quotas may be told to say when to come back."""
+    arn = kms.create_key()
+    await ask(http, "POST", "/faults", {"kind": "reset", "keys": [arn], "regions": ["cn-hangzhou"]})
+    assert [fault.keys for fault in kms.faults.active.values()] == [(arn,)]
+    assert (await ask(http, "POST", "/faults", {"kind": "reset", "keys": arn}))[0] == 400
+    await ask(http, "PUT", "/quotas", {"asymmetric": 200, "tells-when": True})
+    assert await ask(http, "GET", "/quotas") == (200, {"asymmetric": 200.0, "tells-when": True})
+    assert (await ask(http, "PUT", "/quotas", {"tells-when": "yes"}))[0] == 400

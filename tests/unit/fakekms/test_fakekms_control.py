@@ -1,4 +1,4 @@
-"""The management actions: keys, aliases, versions, rotation, tags and lists."""
+"""The management actions: keys, aliases, tags and lists."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,6 @@ import pytest
 from kmseal.fakekms import FakeKms
 
 Call = Callable[..., tuple[int, dict[str, Any]]]
-DAY = 86400
 
 
 def outcome(answer: tuple[int, dict[str, Any]]) -> tuple[int, str]:
@@ -35,7 +34,13 @@ def test_a_key_is_created_and_described(call: Call) -> None:
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
+        ({"KeySpec": "EC_SM2"}, "UnsupportedOperation"),
         ({"KeySpec": "RSA_2048"}, "UnsupportedOperation"),
+        ({"KeySpec": "RSA_2048", "KeyUsage": "ENCRYPT/DECRYPT", "Origin": "EXTERNAL"}, "UnsupportedOperation"),
+        (
+            {"KeySpec": "RSA_2048", "KeyUsage": "ENCRYPT/DECRYPT", "EnableAutomaticRotation": "True"},
+            "UnsupportedOperation",
+        ),
         ({"KeyUsage": "SIGN/VERIFY"}, "UnsupportedOperation"),
         ({"Origin": "elsewhere"}, "InvalidParameter"),
         ({"ProtectionLevel": "NONE"}, "InvalidParameter"),
@@ -121,77 +126,6 @@ def test_most_actions_take_no_alias(fake: FakeKms, call: Call) -> None:
     fake.create_key(alias="alias/app")
     for action in ("DisableKey", "EnableKey", "ListKeyVersions", "ListAliasesByKeyId", "ListResourceTags"):
         assert outcome(call(action, KeyId="alias/app")) == (400, "Unsupported.Alias"), action
-
-
-def test_versions_are_listed_and_described(fake: FakeKms, call: Call) -> None:
-    """All versions are listed, the newest first; the primary one is the newest."""
-    arn = fake.create_key()
-    old = fake.key(arn).primary.version_id
-    new = fake.rotate(arn)
-    listed = call("ListKeyVersions", KeyId=arn)[1]
-    assert [version["KeyVersionId"] for version in listed["KeyVersions"]["KeyVersion"]] == [new, old]
-    assert call("DescribeKeyVersion", KeyId=arn, KeyVersionId=old)[1]["KeyVersion"]["KeyVersionId"] == old
-    assert call("DescribeKey", KeyId=arn)[1]["KeyMetadata"]["PrimaryKeyVersion"] == new
-    answer = call("DescribeKeyVersion", KeyId=arn, KeyVersionId="other")
-    assert outcome(answer) == (404, "Forbidden.KeyVersionNotFound")
-
-
-def test_versions_of_symmetric_keys_are_not_made_on_demand(fake: FakeKms, call: Call) -> None:
-    """CreateKeyVersion is refused as on the shared gateway, unless the fake plays a software instance."""
-    arn = fake.create_key()
-    assert outcome(call("CreateKeyVersion", KeyId=arn)) == (400, "Rejected.UnsupportedOperation")
-    assert len(fake.key(arn).versions) == 1
-    fake.service.allow_symmetric_versions = True
-    version = call("CreateKeyVersion", KeyId=arn)[1]["KeyVersion"]["KeyVersionId"]
-    assert fake.key(arn).primary.version_id == version
-
-
-def test_a_key_rotates_by_itself(fake: FakeKms, call: Call, clock: Any) -> None:
-    """Automatic rotation makes a new primary version when its date comes, and says when the next one is."""
-    key = call("CreateKey", EnableAutomaticRotation="True", RotationInterval="7d")[1]["KeyMetadata"]
-    assert (key["AutomaticRotation"], key["RotationInterval"]) == ("Enabled", "604800s")
-    assert key["NextRotationDate"] == "2026-12-01T05:32:41Z"
-    blob = call("GenerateDataKey", KeyId=key["KeyId"])[1]
-    clock.now += 7 * DAY
-    metadata = call("DescribeKey", KeyId=key["KeyId"])[1]["KeyMetadata"]
-    assert metadata["PrimaryKeyVersion"] != key["PrimaryKeyVersion"]
-    assert metadata["LastRotationDate"] == "2026-12-01T05:32:41Z"
-    opened = call("Decrypt", CiphertextBlob=blob["CiphertextBlob"])[1]
-    assert opened["KeyVersionId"] == key["PrimaryKeyVersion"]
-
-
-def test_a_policy_that_is_overdue_rotates_at_once(fake: FakeKms, call: Call, clock: Any) -> None:
-    """A rotation policy is switched on and off; one whose date has passed rotates at once."""
-    arn = fake.create_key()
-    before = fake.key(arn).primary.version_id
-    clock.now += 8 * DAY
-    call("UpdateRotationPolicy", KeyId=arn, EnableAutomaticRotation="true", RotationInterval="30d")
-    assert fake.key(arn).primary.version_id == before
-    call("UpdateRotationPolicy", KeyId=arn, EnableAutomaticRotation="true", RotationInterval="7d")
-    after = fake.key(arn).primary.version_id
-    assert after != before
-    call("UpdateRotationPolicy", KeyId=arn, EnableAutomaticRotation="False")
-    clock.now += 800 * DAY
-    assert fake.key(arn).primary.version_id == after
-
-
-def test_a_disabled_key_does_not_rotate(fake: FakeKms, call: Call, clock: Any) -> None:
-    """Rotation is suspended while a key is not enabled."""
-    key = call("CreateKey", EnableAutomaticRotation="True", RotationInterval="7d")[1]["KeyMetadata"]
-    fake.disable(key["Arn"])
-    clock.now += 30 * DAY
-    metadata = call("DescribeKey", KeyId=key["KeyId"])[1]["KeyMetadata"]
-    assert (metadata["AutomaticRotation"], metadata["PrimaryKeyVersion"]) == ("Suspended", key["PrimaryKeyVersion"])
-
-
-def test_keys_that_cannot_have_a_rotation_policy(fake: FakeKms, call: Call) -> None:
-    """Imported material and HSM protection exclude automatic rotation, each with its own code."""
-    external = fake.create_key(origin="EXTERNAL")
-    fake.enable(external)
-    hsm = call("CreateKey", ProtectionLevel="HSM")[1]["KeyMetadata"]["KeyId"]
-    for key, code in ((external, "Unsupported.Origin"), (hsm, "Unsupported.ProtectionLevel")):
-        answer = call("UpdateRotationPolicy", KeyId=key, EnableAutomaticRotation="true", RotationInterval="7d")
-        assert outcome(answer) == (400, code)
 
 
 def test_tags(fake: FakeKms, call: Call) -> None:

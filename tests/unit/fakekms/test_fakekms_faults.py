@@ -1,15 +1,18 @@
-"""The switchboard: which calls a fault hits, how often, and what goes together; and the real quotas."""
+"""The switchboard: which calls a fault hits, at which gateway, for which key, how often, and what goes together."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from alibabacloud_tea_openapi.exceptions import ClientException
 
-from kmseal.fakekms import REAL_LIMITS, FakeKms, Fault, FaultKind, Faults, QuotaClass, latency, throttling
+from kmseal.fakekms import FakeKms, Fault, FaultKind, Faults, Identity, latency, throttling
 from kmseal.fakekms.faults import NO_EFFECT
-from kmseal.fakekms.quotas import quota_class
+from kmseal.fakekms.requests import Request
+from kmseal.fakekms.targets import targets
 
 Call = Callable[..., tuple[int, dict[str, Any]]]
+ARN = "acs:kms:cn-hangzhou:1000000000000001:key/one"
 
 
 def faults(*chances: float) -> Faults:
@@ -79,44 +82,60 @@ def test_faults_are_removed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "expected"),
+    ("patterns", "arns", "hit"),
     [
-        ("Decrypt", QuotaClass.CRYPTOGRAPHIC),
-        ("ReEncrypt", QuotaClass.CRYPTOGRAPHIC),
-        ("DescribeKey", QuotaClass.METADATA),
-        ("ListKeyVersions", QuotaClass.METADATA),
-        ("ListResourceTags", QuotaClass.TAG_QUERY),
-        ("CreateKey", QuotaClass.CREATE_KEY),
-        ("UpdateAlias", QuotaClass.CHANGE),
+        (("*",), (), True),
+        ((ARN,), (ARN,), True),
+        (("one",), (ARN,), True),
+        (("acs:kms:*:key/one",), (ARN + "s", ARN), True),
+        (("two", "one"), (ARN,), True),
+        ((ARN,), (), False),
+        (("two",), (ARN,), False),
+        (("on",), (ARN,), False),
     ],
 )
-def test_classes_of_quotas(action: str, expected: QuotaClass) -> None:
-    """Each action counts in the class that the documentation puts it in."""
-    assert quota_class(action) is expected
+def test_a_fault_may_hit_single_keys(patterns: tuple[str, ...], arns: tuple[str, ...], hit: bool) -> None:
+    """Keys are named by id, ARN or pattern; a request that concerns several is hit for any of them."""
+    board = faults()
+    board.add(Fault(FaultKind.RESET, keys=patterns))
+    assert (board.take("Decrypt", "cn-hangzhou", lambda: arns).fault is not None) is hit
 
 
-def test_a_quota_is_a_limit_per_second_class_and_region(fake: FakeKms, call: Call, clock: Any) -> None:
-    """Beyond the limit calls are 429, in that class and region only, until time has passed."""
-    for region in fake.regions:
-        fake.create_key("alias/app", region)
-    fake.quotas.limit({QuotaClass.METADATA: 2})
-
-    def describe(region: str) -> int:
-        return call("DescribeKey", KeyId="alias/app", region=region)[0]
-
-    assert [describe("cn-hangzhou") for _ in range(3)] == [200, 200, 429]
-    assert fake.audit[-1].result == "Rejected.Throttling"
-    assert call("GenerateDataKey", KeyId="alias/app")[0] == 200
-    assert describe("cn-beijing") == 200
-    clock.now += 0.5
-    assert [describe("cn-hangzhou") for _ in range(2)] == [200, 429]
-    clock.now += 3600
-    assert [describe("cn-hangzhou") for _ in range(3)] == [200, 200, 429]
-    fake.quotas.limit({})
-    assert describe("cn-hangzhou") == 200
+def test_keys_are_looked_for_only_where_they_matter() -> None:
+    """Faults that name no key, or another action or region, do not cost a look at the request."""
+    board = faults()
+    board.add(Fault(FaultKind.RESET, actions=("Encrypt",), keys=("one",)))
+    board.add(Fault(FaultKind.RESET, regions=("cn-beijing",), keys=("one",)))
+    board.add(latency(0.5))
+    assert board.take("Decrypt", "cn-hangzhou", lambda: pytest.fail("it was looked at")).delay == 0.5
 
 
-def test_the_real_limits_are_the_documented_ones(fake: FakeKms, call: Call) -> None:
-    """With the real limits, ten keys are created in a second and no more."""
-    fake.quotas.limit(REAL_LIMITS)
-    assert [call("CreateKey")[0] for _ in range(11)] == [200] * 10 + [429]
+def test_the_keys_of_a_request(fake: FakeKms, call: Call, admin: Identity, sign: Callable[..., Request]) -> None:
+    """By name, by alias, by the ciphertext that it brings; what is not there is no target."""
+    one, two = fake.create_key("alias/one"), fake.create_key()
+    blob = call("GenerateDataKey", KeyId=two)[1]["CiphertextBlob"]
+
+    def named(action: str, **parameters: Any) -> tuple[str, ...]:
+        return targets(sign(admin, action, parameters), fake.store)
+
+    assert named("DescribeKey", KeyId=one) == (one,)
+    assert named("DescribeKey", KeyId="alias/one") == (one,)
+    assert named("Decrypt", CiphertextBlob=blob) == (two,)
+    assert set(named("ReEncrypt", CiphertextBlob=blob, DestinationKeyId=one)) == {one, two}
+    for rubbish in ("no base64", "AAAA"):
+        assert named("Decrypt", CiphertextBlob=rubbish) == ()
+    assert named("DescribeKey", KeyId="alias/none") == ()
+    assert named("ListKeys") == ()
+    assert targets(Request("POST", "/", "novalue", {}), fake.store) == ()
+
+
+async def test_one_key_fails_over_the_wire(running: FakeKms, sdk: Callable[..., Any], ask: Callable[..., Any]) -> None:
+    """The SDK meets a fault of one key for its ciphertexts, and none for those of the other."""
+    client = sdk(running, running.add_identity("admin"))
+    arns = [running.create_key() for _ in range(2)]
+    blobs = [(await ask(client, "GenerateDataKey", key_id=arn)).ciphertext_blob for arn in arns]
+    running.faults.add(Fault(FaultKind.ERROR, ("Decrypt",), keys=(arns[0],), status=429, code="Rejected.Throttling"))
+    with pytest.raises(ClientException) as caught:
+        await ask(client, "Decrypt", ciphertext_blob=blobs[0])
+    assert caught.value.code == "Rejected.Throttling"
+    await ask(client, "Decrypt", ciphertext_blob=blobs[1])

@@ -186,3 +186,24 @@ def test_a_fake_in_a_thread() -> None:
         with pytest.raises(Misconfigured), in_background(FakeKms(tls=False, ports={"cn-hangzhou": port})):
             pass
     assert kms.listening == ()
+
+
+async def test_an_instance_is_served_beside_the_shared_gateway(tmp_path: Path) -> None:
+    """Its endpoint and authority are in the summary; one in a region that is not played stops the start."""
+    ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    options = ServeOptions(instances={"kst-one": "cn-hangzhou"}, folder=tmp_path)
+    task = asyncio.create_task(serve(options, ready.set_result))
+    summary = await ready
+    assert summary["instances"]["kst-one"] not in {"", summary["endpoints"]["cn-hangzhou"]}
+    assert Path(summary["instanceCaFiles"]["kst-one"]).read_bytes() != Path(summary["caFile"]).read_bytes()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await task
+    for instances in (
+        {"kst-one": "mars"},
+        {"cn-hangzhou": "cn-hangzhou"},
+        {"": "cn-hangzhou"},
+        {"../x": "cn-hangzhou"},
+    ):
+        with pytest.raises(Misconfigured) as caught:
+            await serve(ServeOptions(instances=instances), ready.set_result)
+        assert caught.value.reason == "Instance"

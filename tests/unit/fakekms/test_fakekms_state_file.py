@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kmseal.errors import Misconfigured
-from kmseal.fakekms import FakeKms
+from kmseal.fakekms import FakeKms, Policy
 
 Sign = Callable[..., Any]
 
@@ -18,7 +18,7 @@ def ask(kms: FakeKms, request: Any) -> dict[str, Any]:
 
 
 def test_everything_survives_a_restart(clock: Any, tmp_path: Path, sign: Sign) -> None:
-    """Keys with versions, states and tags, aliases, identities with their rights, sessions and roles come back."""
+    """Keys of every kind with versions, imports, states and tags, aliases, rights, sessions, roles and the clock."""
     file = tmp_path / "state.json"
     first = FakeKms(("cn-hangzhou", "cn-beijing"), clock=clock, state_path=file)
     admin, developer = first.add_identity("admin"), first.add_identity("developer", ("GenerateDataKey",))
@@ -29,13 +29,24 @@ def test_everything_survives_a_restart(clock: Any, tmp_path: Path, sign: Sign) -
     policy = {"KeyId": arn, "EnableAutomaticRotation": "true", "RotationInterval": "30d"}
     ask(first, sign(admin, "UpdateRotationPolicy", policy))
     old = ask(first, sign(admin, "GenerateDataKey", {"KeyId": arn}))
+    guarded = first.add_identity("guarded", policy=Policy().and_deny(("Decrypt",), (arn,)))
+    offline, external = first.create_key(spec="RSA_2048"), first.create_key(origin="EXTERNAL")
+    first.rotate(offline)
+    wanted = {"KeyId": external, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}
+    ask(first, sign(admin, "GetParametersForImport", wanted))
+    first.import_material(external, bytes(32), expires=clock.now + 1000)
+    first.clock.advance(500)
     first.rotate(arn)
     first.disable(elsewhere)
 
     second = FakeKms(("cn-hangzhou", "cn-beijing"), clock=clock, state_path=file)
     assert second.store.stored() == first.store.stored()
     assert second.store.aliases() == first.store.aliases()
-    assert list(second.identities) == [admin, developer, session]
+    assert list(second.identities) == [admin, developer, session, guarded]
+    assert second.clock() == first.clock()
+    version = {"KeyId": offline, "KeyVersionId": first.key(offline).versions[0].version_id}
+    public = [ask(kms, sign(admin, "GetPublicKey", version))["PublicKey"] for kms in (first, second)]
+    assert public[0] == public[1]
     assert [second.tokens.role_arn(item.name) for item in second.tokens.roles] == [role]
     assert second.tokens.roles == first.tokens.roles
     opened = ask(second, sign(admin, "Decrypt", {"CiphertextBlob": old["CiphertextBlob"]}))
@@ -64,10 +75,10 @@ def test_a_folder_holds_the_file(tmp_path: Path) -> None:
         "",
         "not json",
         "[]",
-        '{"format": 2}',
-        '{"format": 1, "account": "2"}',
-        '{"format": 1, "account": "1000000000000001"}',
-        '{"format": 1, "account": "1000000000000001", "keys": [{}], "aliases": [], "identities": [], "roles": []}',
+        '{"format": 1}',
+        '{"format": 2, "account": "2"}',
+        '{"format": 2, "account": "1000000000000001"}',
+        '{"format": 2, "account": "1000000000000001", "clock_offset": 0, "keys": [{}], "aliases": []}',
     ],
 )
 def test_a_broken_file_stops_the_start(tmp_path: Path, content: str) -> None:

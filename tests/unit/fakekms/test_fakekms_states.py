@@ -1,9 +1,14 @@
 """The whole table of key states and actions, asked over signed requests, and what changes a state."""
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from kmseal.fakekms import FakeKms
 from kmseal.fakekms.states import KeyState
@@ -42,6 +47,21 @@ TABLE = {
     "TagResource": (OK, OK, DELETION, OK),
     "UntagResource": (OK, OK, DELETION, OK),
 }
+OF_ASYMMETRIC_KEYS = {
+    "GetPublicKey": (OK, DISABLED, DELETION, IMPORT),
+    "AsymmetricEncrypt": (OK, DISABLED, DELETION, IMPORT),
+    "AsymmetricDecrypt": (OK, DISABLED, DELETION, IMPORT),
+    "ReEncrypt": (OK, DISABLED, DELETION, IMPORT),
+    "CreateKeyVersion": (OK, DISABLED, DELETION, IMPORT),
+} | {
+    action: TABLE[action]
+    for action in ("DescribeKey", "ListKeyVersions", "DescribeKeyVersion", "EnableKey", "DisableKey")
+}
+OF_IMPORTED_KEYS = {
+    "GetParametersForImport": (OK, OK, OK, OK),
+    "ImportKeyMaterial": (OK, OK, MODIFIED, OK),
+    "DeleteKeyMaterial": (OK, OK, OK, OK),
+}
 
 
 @pytest.mark.parametrize("action", TABLE)
@@ -66,14 +86,53 @@ def test_the_table_of_states(fake: FakeKms, call: Call, action: str, column: int
         "UntagResource": {"TagKeys": ["k"]},
         "ScheduleKeyDeletion": {"PendingWindowInDays": 7},
     }.get(action, {})
-    state = STATES[column]
-    delete_at = fake.service.clock() + 86400 if state is KeyState.PENDING_DELETION else None
-    fake.store.set_state(fake.key(arn), state, delete_at=delete_at)
-
+    put_into(fake, arn, STATES[column])
     status, body = call(action, KeyId=key_id, **parameters)
-
     expected = TABLE[action][column]
     assert (status, body.get("Code", OK)) == (200 if expected == OK else 409, expected)
+
+
+@pytest.mark.parametrize("action", OF_ASYMMETRIC_KEYS)
+def test_the_table_of_states_for_asymmetric_keys(fake: FakeKms, call: Call, action: str) -> None:
+    """The table holds for asymmetric keys too."""
+    arn, other = fake.create_key(spec="RSA_2048"), fake.create_key()
+    fake.clock.advance(7 * 86400)
+    version = fake.key(arn).primary.version_id
+    named = {"KeyId": arn, "KeyVersionId": version, "Algorithm": "RSAES_OAEP_SHA_256"}
+    blob = call("AsymmetricEncrypt", **named, Plaintext="AAAA")[1]["CiphertextBlob"]
+    source = {"SourceKeyId": arn, "SourceKeyVersionId": version, "SourceEncryptionAlgorithm": "RSAES_OAEP_SHA_256"}
+    more: dict[str, Any] = {
+        "AsymmetricEncrypt": {"Plaintext": "AAAA"},
+        "AsymmetricDecrypt": {"CiphertextBlob": blob},
+        "ReEncrypt": {"CiphertextBlob": blob, "DestinationKeyId": other, **source},
+    }.get(action, {})
+    for state, expected in zip(STATES, OF_ASYMMETRIC_KEYS[action], strict=True):
+        put_into(fake, arn, state)
+        status, body = call(action, **(named | more))
+        assert (status, body.get("Code", OK)) == (200 if expected == OK else 409, expected), state
+
+
+@pytest.mark.parametrize("action", OF_IMPORTED_KEYS)
+@pytest.mark.parametrize("column", range(len(STATES)), ids=[state.value for state in STATES])
+def test_the_table_of_states_for_imported_keys(fake: FakeKms, call: Call, action: str, column: int) -> None:
+    """The actions that bring and take material in each state; the ceremony itself is tested elsewhere."""
+    arn = fake.create_key(origin="EXTERNAL")
+    fake.import_material(arn, bytes(32))
+    parameters = {"KeyId": arn, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}
+    given = call("GetParametersForImport", **parameters)[1]
+    key = load_der_public_key(base64.b64decode(given["PublicKey"]))
+    assert isinstance(key, RSAPublicKey)
+    material = key.encrypt(bytes(32), padding.OAEP(padding.MGF1(SHA256()), SHA256(), None))
+    parameters |= {"ImportToken": given["ImportToken"], "EncryptedKeyMaterial": base64.b64encode(material).decode()}
+    put_into(fake, arn, STATES[column])
+    status, body = call(action, **parameters)
+    expected = OF_IMPORTED_KEYS[action][column]
+    assert (status, body.get("Code", OK)) == (200 if expected == OK else 409, expected)
+
+
+def put_into(fake: FakeKms, arn: str, state: KeyState) -> None:
+    delete_at = fake.clock() + 86400 if state is KeyState.PENDING_DELETION else None
+    fake.store.set_state(fake.key(arn), state, delete_at=delete_at)
 
 
 def test_a_destination_of_re_encrypt_has_to_be_enabled(fake: FakeKms, call: Call) -> None:

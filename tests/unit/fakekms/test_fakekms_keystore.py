@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from kmseal.fakekms.keys import KeyStore
+from kmseal.fakekms.keystore import KeyStore
 from kmseal.fakekms.refusals import Refusal
 from kmseal.fakekms.states import KeyState
 
@@ -56,7 +56,7 @@ def test_a_region_does_not_see_another(store: KeyStore) -> None:
     """Keys, aliases and versions are found in their own region only."""
     key = store.create("here", "admin")
     store.create_alias(key, "alias/a")
-    assert store.by_version("here", key.primary.version_id)[0] == key
+    assert store.by_version("here", key.primary.version_id) == key
     with pytest.raises(Refusal, match=r"Forbidden\.KeyNotFound"):
         store.by_version("there", key.primary.version_id)
     with pytest.raises(Refusal, match=r"Forbidden\.KeyNotFound"):
