@@ -56,19 +56,20 @@ class ClusterAccess:
     namespace: str = "default"
 
 
-def find_access(env: Mapping[str, str], kubeconfig: str | None = None) -> ClusterAccess:
+def find_access(env: Mapping[str, str], kubeconfig: str | None = None, *, context: str | None = None) -> ClusterAccess:
     """The pod's own access where there is one, else a kubeconfig: ``KUBECONFIG``'s first, or the home folder's.
 
-    An explicit ``kubeconfig`` wins over all. Raises Misconfigured.
+    An explicit ``kubeconfig`` or ``context`` wins over all. Raises Misconfigured.
     """
-    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in env and SERVICE_ACCOUNT_DIR.is_dir():
+    named = kubeconfig is not None or context is not None
+    if not named and "KUBERNETES_SERVICE_HOST" in env and SERVICE_ACCOUNT_DIR.is_dir():
         return _in_cluster(env)
     path = Path(kubeconfig or env.get("KUBECONFIG", "").split(os.pathsep)[0] or Path.home() / ".kube" / "config")
-    return load_kubeconfig(path)
+    return load_kubeconfig(path, context)
 
 
-def load_kubeconfig(path: Path) -> ClusterAccess:
-    """Reads the current context of a kubeconfig. Raises Misconfigured naming the file and the field."""
+def load_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
+    """Reads a context of a kubeconfig, by default its current one. Raises Misconfigured naming file and field."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -87,7 +88,7 @@ def load_kubeconfig(path: Path) -> ClusterAccess:
             remedy="repair the file, or pass another with --kubeconfig",
         ) from None
     try:
-        return _parse_kubeconfig(raw, path.parent)
+        return _parse_kubeconfig(raw, path.parent, context)
     except Malformed as error:
         raise Misconfigured(
             f"the kubeconfig {path} {error.message}",
@@ -111,9 +112,9 @@ def _in_cluster(env: Mapping[str, str]) -> ClusterAccess:
     )
 
 
-def _parse_kubeconfig(raw: object, folder: Path) -> ClusterAccess:
+def _parse_kubeconfig(raw: object, folder: Path, chosen: str | None) -> ClusterAccess:
     top = Fields(raw, "")
-    context = _named_item(top, "contexts", top.text("current-context"), "context")
+    context = _named_item(top, "contexts", chosen or top.text("current-context"), "context")
     cluster = _named_item(top, "clusters", context.text("cluster"), "cluster")
     user = _named_item(top, "users", context.text("user"), "user")
     for plugin in ("exec", "auth-provider"):

@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from kmseal.cli import files, tls
+from kmseal.cli.keyset import key_service, public_key_option, require_key_set
 from kmseal.cli.lazy import Command
-from kmseal.cli.options import Connection, connection_options, key_option, namespace_option, require_given, scope_option
+from kmseal.cli.options import Connection, connection_options, key_option, namespace_option, scope_option
 from kmseal.cli.output import about, result
-from kmseal.cli.sealing import require_keys, require_sealable, seal_secret
+from kmseal.cli.sealing import KeySet, require_sealable, seal_secret
 from kmseal.cli.secret import PlainSecret
 from kmseal.cli.sources import Sources
 from kmseal.cli.yamltext import Form, render
@@ -32,6 +33,9 @@ kmseal create site-tls -n prod --key $KEY --tls-cert site.crt --tls-key site.key
 
 # Keys in two regions: either one opens
 kmseal create db -n prod --key $KEY --key $OTHER_KEY --prompt password -w db.yaml
+
+# Without network and credentials, to an asymmetric key
+kmseal create db -n prod --public-key app.pub.yaml --prompt password -w db.yaml
 """
 
 
@@ -39,6 +43,7 @@ kmseal create db -n prod --key $KEY --key $OTHER_KEY --prompt password -w db.yam
 @click.argument("name")
 @namespace_option
 @key_option
+@public_key_option(environment=True)
 @click.option(
     "--from-file",
     multiple=True,
@@ -78,6 +83,7 @@ def command(
     name: str,
     namespace: str | None,
     keys: tuple[str, ...],
+    public_key_files: tuple[str, ...],
     from_file: tuple[str, ...],
     from_env_file: tuple[str, ...],
     prompt: tuple[str, ...],
@@ -96,11 +102,11 @@ def command(
     """Create an EncryptedSecret from files, .env files, prompts or standard input.
 
     The values are encrypted here; the key service is asked for one new data key. That needs the right GenerateDataKey
-    on the key, and nothing else.
+    on the key, and nothing else. With public halves alone, it is not asked at all.
     """
     if not namespace:
         raise click.UsageError("Missing option '-n' / '--namespace'", click.get_current_context())
-    require_given(keys)
+    chosen = require_key_set(keys, public_key_files)
     if bool(tls_cert) != bool(tls_key):
         raise click.UsageError("--tls-cert and --tls-key go together", click.get_current_context())
     sources = Sources()
@@ -127,9 +133,8 @@ def command(
         annotations=_pairs(annotations, "--annotation"),
         immutable=immutable,
     )
-    require_keys(keys)
     place = require_sealable(secret, Scope(scope))
-    manifest = asyncio.run(_seal(connection, keys, secret, place))
+    manifest = asyncio.run(_seal(connection, chosen, secret, place))
     text = render(manifest, Form(form))
     if target == files.STANDARD:
         result(text)
@@ -138,9 +143,9 @@ def command(
             files.write(target, text.encode())
 
 
-async def _seal(connection: Connection, keys: tuple[str, ...], secret: PlainSecret, place: Place) -> dict[str, Any]:
-    async with connection.open() as service:
-        return await seal_secret(service, keys, secret, place)
+async def _seal(connection: Connection, chosen: KeySet, secret: PlainSecret, place: Place) -> dict[str, Any]:
+    async with key_service(connection, chosen) as service:
+        return await seal_secret(service, chosen, secret, place)
 
 
 def _tls_pair(certificate: str, key: str) -> dict[str, Any]:

@@ -1,24 +1,31 @@
-"""A file of Kubernetes objects, and edits of one EncryptedSecret in it that leave every other byte as it was.
+"""A file of Kubernetes objects, and edits of EncryptedSecrets in it that leave every other byte as it was.
 
-Used by ``encrypt``, ``set``, ``unset`` and ``decrypt``. An edit is made by ``splices`` at the places that ``yamltree``
+Used by every command that reads or writes manifests. An edit is made by ``splices`` at the places that ``yamltree``
 found, in the style of what stands there already. Afterwards the new text is parsed again and compared with what was
 meant: where anchors, merges or exotic layout make the two differ, the edit is refused. It does no input or output and
 knows nothing of keys.
 """
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from kmseal.cli import splices, yamltree
-from kmseal.cli.splices import uneditable
+from kmseal.cli.splices import PlacedWrapping, Splice, uneditable
 from kmseal.cli.yamltext import Form
-from kmseal.cli.yamltree import Document, ObjectNode
+from kmseal.cli.yamltree import Document, ListNode, Node, ObjectNode
 from kmseal.errors import Malformed
 
 BYTES_MAX: Final = 67_108_864
 """Of one file: far over what a cluster accepts, and far under what would hurt a laptop."""
+
+
+class Spot(NamedTuple):
+    """Where an object stands in a file: in which document, and as which item of it where that is a List."""
+
+    document: int
+    item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +33,26 @@ class Edit:
     """What is to change in one EncryptedSecret.
 
     ``values`` are new or replaced lines by name; ``data_key`` is the data key that they name, as in a manifest;
-    ``drop_values`` are names and ``drop_data_keys`` ids that go.
+    ``drop_values`` are names and ``drop_data_keys`` ids that go. ``wrappings`` are all wrappings that a data key, by
+    id, is to have: those that take another's place in the order of these, and then the new ones.
     """
 
-    values: Mapping[str, str]
-    data_key: Mapping[str, Any] | None
-    drop_values: Collection[str]
-    drop_data_keys: Collection[str]
+    values: Mapping[str, str] = field(default_factory=dict)
+    data_key: Mapping[str, Any] | None = None
+    drop_values: Collection[str] = ()
+    drop_data_keys: Collection[str] = ()
+    wrappings: Mapping[str, Sequence[PlacedWrapping]] = field(default_factory=dict)
 
     def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """What the edited object means, whatever its text looks like."""
         spec = manifest["spec"]
-        data_keys = [item for item in spec["dataKeys"] if item["id"] not in self.drop_data_keys]
+        data_keys = [
+            {**item, "wrappings": [dict(wrapping) for _, wrapping in self.wrappings[item["id"]]]}
+            if item["id"] in self.wrappings
+            else item
+            for item in spec["dataKeys"]
+            if item["id"] not in self.drop_data_keys
+        ]
         if self.data_key is not None:
             data_keys.append(self.data_key)
         values = {name: line for name, line in spec["encryptedData"].items() if name not in self.drop_values}
@@ -87,28 +102,55 @@ class Stream:
                 parts.append(self.text[document.start : document.end])
         return "".join(parts)
 
+    def objects(self, kind: str) -> Iterator[tuple[Spot, dict[str, Any]]]:
+        """The objects of a kind, also those that stand in a List."""
+        for index, raw in self.values():
+            if not isinstance(raw, dict):
+                continue
+            items = raw.get("items")
+            if raw.get("kind") == kind:
+                yield Spot(index), raw
+            elif raw.get("kind") in ("List", f"{kind}List") and isinstance(items, list):
+                for number, item in enumerate(items):
+                    # kubectl leaves the kind out in the items of a list of one kind.
+                    if isinstance(item, dict) and item.get("kind", raw["kind"].removesuffix("List")) == kind:
+                        yield Spot(index, number), item
+
     def edit(self, index: int, edit: Edit) -> str:
-        """The text with ``edit`` applied to the EncryptedSecret in document ``index``.
+        """The text with ``edit`` applied to the EncryptedSecret that is document ``index``.
 
         Raises Malformed (Uneditable) where the layout does not let this one object be changed alone.
         """
-        text = splices.add(self.text, self._spec(index), edit.values, edit.data_key)
-        if edit.drop_values or edit.drop_data_keys:
-            spec = _reparse(text)._spec(index)
-            text = splices.remove(text, spec, edit.drop_values, edit.drop_data_keys)
-        self._require_only(edit, index, text)
-        return text
+        return self.edit_all({Spot(index): edit}).text
 
-    def _require_only(self, edit: Edit, index: int, text: str) -> None:
-        """Refuses a text in which anything but the intended edit changed."""
-        after = _reparse(text)
+    def edit_all(self, edits: Mapping[Spot, Edit]) -> "Stream":
+        """The file after edits of several objects, parsed; raises Malformed (Uneditable) as ``edit``."""
+        after = self._spliced(splice for spot, edit in edits.items() for splice in _additions(self, spot, edit))
+        removals = [splice for spot, edit in edits.items() for splice in _removals(after, spot, edit)]
+        after = after._spliced(removals) if removals else after
+        self._require_only(edits, after)
+        return after
+
+    def _spliced(self, wanted: Iterable[Splice]) -> "Stream":
+        return _reparse(splices.apply(self.text, wanted))
+
+    def _require_only(self, edits: Mapping[Spot, Edit], after: "Stream") -> None:
+        """Refuses a text in which anything but the intended edits changed."""
         if len(after.documents) != len(self.documents):
             raise uneditable()
+        touched = {spot.document for spot in edits}
         for number, (old, new) in enumerate(zip(self.documents, after.documents, strict=True)):
-            if number != index and self.text[old.start : old.end] != text[new.start : new.end]:
+            if number not in touched and self.text[old.start : old.end] != after.text[new.start : new.end]:
                 raise uneditable()
-        if after._root(index).value() != edit.apply(self._root(index).value()):
-            raise uneditable()
+        for number in touched:
+            meant = self._root(number).value()
+            for spot, edit in edits.items():
+                if spot == (number, None):
+                    meant = edit.apply(meant)
+                elif spot.document == number and spot.item is not None:
+                    meant["items"][spot.item] = edit.apply(meant["items"][spot.item])
+            if after._root(number).value() != meant:
+                raise uneditable()
 
     def _root(self, index: int) -> ObjectNode:
         root = self.documents[index].root
@@ -116,11 +158,32 @@ class Stream:
             raise uneditable()
         return root
 
-    def _spec(self, index: int) -> ObjectNode:
-        spec = self._root(index).get("spec")
+    def spec(self, spot: Spot) -> ObjectNode:
+        """The node of an object's ``spec``. Raises Malformed (Uneditable) where none stands there as such."""
+        node: Node | None = self._root(spot.document)
+        if spot.item is not None:
+            items = self._root(spot.document).get("items")
+            node = items.items[spot.item] if isinstance(items, ListNode) else None
+        spec = node.get("spec") if isinstance(node, ObjectNode) else None
         if not isinstance(spec, ObjectNode):
             raise uneditable()
         return spec
+
+
+def _additions(stream: Stream, spot: Spot, edit: Edit) -> Iterator[Splice]:
+    """What is put in or replaced."""
+    spec = stream.spec(spot)
+    yield from splices.add(stream.text, spec, edit.values, edit.data_key)
+    for data_key_id, placed in edit.wrappings.items():
+        yield from splices.rewrap(stream.text, spec, data_key_id, placed)
+
+
+def _removals(stream: Stream, spot: Spot, edit: Edit) -> Iterator[Splice]:
+    """What is taken out of the text in which everything new stands already."""
+    spec = stream.spec(spot)
+    yield from splices.remove(stream.text, spec, edit.drop_values, edit.drop_data_keys)
+    for data_key_id, placed in edit.wrappings.items():
+        yield from splices.drop_wrappings(stream.text, spec, data_key_id, placed)
 
 
 def _reparse(text: str) -> Stream:

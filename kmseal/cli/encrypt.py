@@ -10,10 +10,11 @@ import click
 
 from kmseal.cli import files
 from kmseal.cli.documents import BYTES_MAX, Stream
+from kmseal.cli.keyset import key_service, public_key_option, require_key_set
 from kmseal.cli.lazy import Command
-from kmseal.cli.options import Connection, connection_options, key_option, namespace_option, require_given, scope_option
+from kmseal.cli.options import Connection, connection_options, key_option, namespace_option, scope_option
 from kmseal.cli.output import about, note, result
-from kmseal.cli.sealing import require_keys, require_sealable, seal_secret
+from kmseal.cli.sealing import KeySet, require_sealable, seal_secret
 from kmseal.cli.secret import PlainSecret
 from kmseal.cli.yamltext import render_all
 from kmseal.envelope import Place, Scope
@@ -44,6 +45,7 @@ _Planned = list[tuple[PlainSecret, Place]]
 )
 @namespace_option
 @key_option
+@public_key_option(environment=True)
 @scope_option
 @click.option("-w", "--write", "target", metavar="FILE", default=files.STANDARD, help="Write to a file.")
 @click.option("--in-place", is_flag=True, help="Write to the input file.")
@@ -53,6 +55,7 @@ def command(
     filename: str,
     namespace: str | None,
     keys: tuple[str, ...],
+    public_key_files: tuple[str, ...],
     scope: str,
     target: str,
     in_place: bool,
@@ -62,20 +65,20 @@ def command(
 
     Labels, annotations, type and immutable of a Secret are carried to spec.target, from which the operator makes the
     Secret again. The annotation with kubectl's last applied configuration is dropped, because it holds the values in
-    plain text. Objects of other kinds pass through as they are. Needs the right GenerateDataKey, once for each Secret.
+    plain text. Objects of other kinds pass through as they are. Needs the right GenerateDataKey, once for each Secret;
+    with public halves alone, no right at all.
     """
     if in_place and (filename == files.STANDARD or target != files.STANDARD):
         raise click.UsageError("--in-place needs -f FILE, and no -w", click.get_current_context())
     if filename == files.STANDARD and sys.stdin.isatty():
         note("reading manifests from standard input")
-    require_given(keys)
-    require_keys(keys)
+    chosen = require_key_set(keys, public_key_files)
     with about(files.display(filename)):
         raw = files.read(filename, limit=BYTES_MAX)
         stream = Stream.parse(raw)
         plans = _plan(stream, namespace, Scope(scope))
         if plans:
-            text = stream.replace(asyncio.run(_seal_all(connection, keys, stream, plans)))
+            text = stream.replace(asyncio.run(_seal_all(connection, chosen, stream, plans)))
         else:
             note(f"{files.display(filename)}: no Secret in it, nothing to encrypt")
             text = stream.text
@@ -138,11 +141,11 @@ def _is_secret(raw: object) -> bool:
 
 
 async def _seal_all(
-    connection: Connection, keys: tuple[str, ...], stream: Stream, plans: Mapping[int, _Planned]
+    connection: Connection, chosen: KeySet, stream: Stream, plans: Mapping[int, _Planned]
 ) -> dict[int, str]:
     rendered = {}
-    async with connection.open() as service:
+    async with key_service(connection, chosen) as service:
         for index, planned in plans.items():
-            manifests = [await seal_secret(service, keys, secret, place) for secret, place in planned]
+            manifests = [await seal_secret(service, chosen, secret, place) for secret, place in planned]
             rendered[index] = render_all(manifests, stream.form)
     return rendered

@@ -33,11 +33,7 @@ class Command(click.Command):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _format_purpose(self, formatter)
-        if self.examples:
-            formatter.write("\nExamples:\n")
-            formatter.write(
-                "".join(f"  {line}".rstrip() + "\n" for line in inspect.cleandoc(self.examples).split("\n"))
-            )
+        _format_examples(self.examples, formatter)
         self.format_options(ctx, formatter)
         _format_usage(self, ctx, formatter)
 
@@ -45,10 +41,13 @@ class Command(click.Command):
 class LazyGroup(click.Group):
     """A group of commands given as ``{name: (module, purpose)}``; each module has the command as ``command``."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, examples: str = "", **kwargs: Any
+    ) -> None:
         kwargs.setdefault("context_settings", SETTINGS)
         super().__init__(*args, **kwargs)
         self._lazy = dict(lazy or {})
+        self.examples = examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self._lazy, *super().list_commands(ctx)]
@@ -70,6 +69,7 @@ class LazyGroup(click.Group):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _format_purpose(self, formatter)
+        _format_examples(self.examples, formatter)
         self.format_commands(ctx, formatter)
         super(click.Group, self).format_options(ctx, formatter)
         _format_usage(self, ctx, formatter)
@@ -156,6 +156,12 @@ def _format_purpose(command: click.Command, formatter: click.HelpFormatter) -> N
     # The last paragraph's blank line is written by the next section.
     if formatter.buffer and formatter.buffer[-1] == "\n":
         formatter.buffer.pop()
+
+
+def _format_examples(examples: str, formatter: click.HelpFormatter) -> None:
+    if examples:
+        formatter.write("\nExamples:\n")
+        formatter.write("".join(f"  {line}".rstrip() + "\n" for line in inspect.cleandoc(examples).split("\n")))
 
 
 def _format_usage(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:

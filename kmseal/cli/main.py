@@ -14,10 +14,13 @@ Exit codes:
   4  a right, a credential or a usable key is missing
   5  try again: the key service or the network cannot answer now
   6  this program's configuration is wrong
+  7  rewrap --check has found something stale
   130  interrupted
+Where several objects fail, it is the code that asks most of you: 5 only where trying again is all that is needed.
 
 Environment:
   KMSEAL_KEY              default of --key; several are separated by white space
+  KMSEAL_PUBLIC_KEY       default of --public-key; several files are separated by colons
   KMSEAL_KMS_ENDPOINT     default of --kms-endpoint
   KMSEAL_KMS_CA_FILE      default of --kms-ca-file
   KMSEAL_LOCAL_KEY_FILE   default of --local-key-file
@@ -33,6 +36,12 @@ Environment:
         "set": ("kmseal.cli.set", "Set values in a file, without the right to read the others."),
         "unset": ("kmseal.cli.unset", "Remove values from a file, without any key."),
         "decrypt": ("kmseal.cli.decrypt", "Show what is inside, for those who may."),
+        "rewrap": (
+            "kmseal.cli.rewrap",
+            "Bring wrappings in files up to date after a rotation, move, add or remove them.",
+        ),
+        "rotate": ("kmseal.cli.rotate", "Give the objects in files new data keys, and encrypt their values anew."),
+        "keys": ("kmseal.cli.keys", "Show which keys and versions are still needed, and which are safe to disable."),
         "dev": ("kmseal.cli.dev", "Key services to develop and demonstrate with."),
     },
 )

@@ -83,12 +83,6 @@ key_option = click.option(
 )
 
 
-def require_given(keys: tuple[str, ...]) -> None:
-    """Refuses a command line without a key. Not ``required=True``: click would not say that the environment counts."""
-    if not keys:
-        raise click.UsageError("Missing option '--key', and KMSEAL_KEY is not set", click.get_current_context())
-
-
 namespace_option = click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of the object.")
 
 scope_option = click.option(

@@ -6,14 +6,17 @@ called, so that a call is never spent on what would be refused afterwards. Nothi
 
 import json
 import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from kmseal.cli.secret import PlainSecret
 from kmseal.envelope import (
+    DATA_KEY_BYTES,
     VALUES_BYTES_MAX,
     DataKeyId,
+    Entropy,
     Place,
     Scope,
     encrypt_value,
@@ -34,6 +37,7 @@ from kmseal.manifest import (
     EncryptedSecret,
     Wrapping,
 )
+from kmseal.publickey import PublicKey
 from kmseal.redacted import Redacted
 from kmseal.structure import Fields, member_path
 from kmseal.target import Target
@@ -64,6 +68,14 @@ class KeyService(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeySet:
+    """By which keys a data key is wrapped: names of keys, and public halves, for which no service is asked."""
+
+    keys: tuple[str, ...]
+    public: tuple[PublicKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """Value lines by name, and the data key that they share."""
 
@@ -71,27 +83,39 @@ class Sealed:
     lines: Mapping[str, str]
 
 
-def require_keys(keys: Sequence[str]) -> None:
+def require_keys(chosen: KeySet) -> None:
     """Refuses keys that cannot be what a person means by one, and none or too many of them."""
-    if not 1 <= len(keys) <= WRAPPINGS_MAX:
+    count = len(chosen.keys) + len(chosen.public)
+    if not 1 <= count <= WRAPPINGS_MAX:
         raise Malformed(
-            f"{len(keys)} keys are given; 1 to {WRAPPINGS_MAX} are possible",
+            f"{count} keys are given; 1 to {WRAPPINGS_MAX} are possible",
             field="--key",
             reason="WrappingCount",
             remedy="pass --key acs:kms:<region>:<account>:key/<id>, or set KMSEAL_KEY",
         )
-    for position, key in enumerate(keys):
-        if not _KEY.fullmatch(key):
+    for key in chosen.keys:
+        require_key(key, "--key")
+    named = [*chosen.keys, *(public.key_id for public in chosen.public)]
+    for position, key in enumerate(named):
+        if key in named[:position]:
             raise Malformed(
-                f"{shorten(key)} is not a key",
-                field="--key",
-                reason="KeyId",
-                remedy="write acs:kms:<region>:<account>:key/<id>, …:alias/<name>, or local:<name>",
+                f"{shorten(key)} is given twice",
+                field="--key" if position < len(chosen.keys) else "--public-key",
+                reason="DuplicateWrapping",
+                remedy="name it once",
             )
-        if key in keys[:position]:
-            raise Malformed(
-                f"{shorten(key)} is given twice", field="--key", reason="DuplicateWrapping", remedy="name it once"
-            )
+
+
+def require_key(key: str, option: str) -> str:
+    """Refuses what cannot be the name of a key or of an alias."""
+    if not _KEY.fullmatch(key):
+        raise Malformed(
+            f"{shorten(key)} is not a key",
+            field=option,
+            reason="KeyId",
+            remedy="write acs:kms:<region>:<account>:key/<id>, …:alias/<name>, or local:<name>",
+        )
+    return key
 
 
 def require_values(values: Mapping[str, Redacted], *, kept_count: int = 0, kept_bytes: int = 0) -> None:
@@ -150,43 +174,52 @@ def require_type(secret_type: str, names: Collection[str]) -> None:
 
 
 async def seal(
-    service: KeyService,
-    keys: Sequence[str],
+    service: KeyService | None,
+    chosen: KeySet,
     place: Place,
     values: Mapping[str, Redacted],
     *,
     taken: Collection[str] = (),
+    entropy: Entropy = secrets.token_bytes,
 ) -> Sealed:
     """Encrypts values under one new data key, which is generated under the first key and wrapped under the others.
 
-    ``taken`` are the data key ids that the object has already. The first key asks for the right GenerateDataKey, each
-    further one for Encrypt. Raises whatever the key service raises, naming the key.
+    With public halves alone it is drawn here, and ``service`` may be None. ``taken`` are the data key ids that the
+    object has already. The first key asks for the right GenerateDataKey, each further one for Encrypt. Raises whatever
+    the key service raises, naming the key.
     """
     context = place.encryption_context()
-    try:
-        fresh = await service.generate(keys[0], context)
-    except AccessDenied as error:
-        raise _denied(error, keys[0], "GenerateDataKey") from None
-    wrappings = [fresh.wrapping]
-    for key in keys[1:]:
+    wrappings = []
+    data_key = Redacted(b"")
+    for position, key in enumerate(chosen.keys):
+        assert service is not None  # noqa: S101  # The caller makes one wherever a key needs it.
         try:
-            wrappings.append(await service.wrap(key, fresh.data_key, context))
+            if position == 0:
+                fresh = await service.generate(key, context)
+                data_key = fresh.data_key
+                wrappings.append(fresh.wrapping)
+            else:
+                wrappings.append(await service.wrap(key, data_key, context))
         except AccessDenied as error:
-            raise _denied(error, key, "Encrypt") from None
+            raise _denied(error, key, "Encrypt" if position else "GenerateDataKey") from None
+        except KmsealError as error:
+            error.field = error.field or key
+            raise
+    if not chosen.keys:
+        data_key = Redacted(entropy(DATA_KEY_BYTES))
+    wrappings += [public.wrap(data_key) for public in chosen.public]
     data_key_id = new_data_key_id()
     while data_key_id in taken:
         data_key_id = new_data_key_id()
-    data_key = DataKey(DataKeyId(data_key_id), place, tuple(wrappings))
-    DataKey.parse(data_key.to_dict())  # Two aliases of one key show only now.
-    lines = {
-        name: encrypt_value(fresh.data_key, data_key.id, place, name, value).line() for name, value in values.items()
-    }
-    return Sealed(data_key, lines)
+    sealed = DataKey(DataKeyId(data_key_id), place, tuple(wrappings))
+    DataKey.parse(sealed.to_dict())  # Two aliases of one key show only now.
+    lines = {name: encrypt_value(data_key, sealed.id, place, name, value).line() for name, value in values.items()}
+    return Sealed(sealed, lines)
 
 
-async def seal_secret(service: KeyService, keys: Sequence[str], secret: PlainSecret, place: Place) -> dict[str, Any]:
+async def seal_secret(service: KeyService | None, chosen: KeySet, secret: PlainSecret, place: Place) -> dict[str, Any]:
     """The EncryptedSecret manifest of a Secret that ``require_sealable`` accepted for ``place``."""
-    sealed = await seal(service, keys, place, secret.values)
+    sealed = await seal(service, chosen, place, secret.values)
     spec: dict[str, Any] = {
         "scope": place.scope.value,
         "dataKeys": [sealed.data_key.to_dict()],

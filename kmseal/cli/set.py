@@ -7,14 +7,15 @@ import click
 
 from kmseal.cli import files
 from kmseal.cli.documents import BYTES_MAX, Edit, Stream
+from kmseal.cli.keyset import key_service, key_set_of, public_key_option
 from kmseal.cli.lazy import Command
 from kmseal.cli.options import Connection, connection_options, namespace_option
 from kmseal.cli.output import about, note
-from kmseal.cli.sealing import Sealed, require_keys, require_values, seal
+from kmseal.cli.sealing import KeySet, Sealed, require_values, seal
 from kmseal.cli.selection import Selected, object_option, select_one
 from kmseal.cli.sources import Sources
 from kmseal.errors import Malformed
-from kmseal.manifest import DATA_KEYS_MAX, Algorithm, EncryptedSecret
+from kmseal.manifest import DATA_KEYS_MAX, EncryptedSecret
 from kmseal.redacted import Redacted
 
 _EXAMPLES = """
@@ -41,6 +42,7 @@ kmseal set app.yaml --object prod/db password
     metavar="ARN",
     help="KMS key that wraps the new data key. Repeatable.  [default: the keys that the object has]",
 )
+@public_key_option(environment=False)
 @connection_options
 def command(
     *,
@@ -49,6 +51,7 @@ def command(
     reference: str | None,
     namespace: str | None,
     keys: tuple[str, ...],
+    public_key_files: tuple[str, ...],
     connection: Connection,
 ) -> None:
     """Set values in a file, without the right to read the others.
@@ -59,6 +62,9 @@ def command(
     The values get a data key of their own, wrapped by the same KMS keys as before: that needs the right
     GenerateDataKey, and Encrypt for each key after the first. Data keys that no value needs any more are dropped. Only
     the lines of these values and data keys change in the file.
+
+    Wrapping by an asymmetric key needs the file with its public half: by --public-key, or in KMSEAL_PUBLIC_KEY. Keys
+    that are given replace those that the object has; public halves alone need neither network nor credentials.
     """
     with about(file):
         if file == files.STANDARD:
@@ -72,21 +78,13 @@ def command(
         with about(f"argument {number}"):
             sources.argument(argument)
     with about(file):
-        keys = keys or keys_of(selected.encrypted)
-        require_keys(keys)
+        chosen = key_set_of(selected.encrypted, keys, public_key_files)
         _require_room(selected.encrypted, sources.values)
-        sealed = asyncio.run(_seal(connection, keys, selected, sources.values))
+        sealed = asyncio.run(_seal(connection, chosen, selected, sources.values))
         text = stream.edit(selected.index, _edit(selected.encrypted, sealed))
         select_one(Stream.parse(text.encode()), reference, namespace).encrypted.require_place()
         files.write(file, text.encode(), replaces=raw)
     note(f"{file}: set {', '.join(sources.values)}")
-
-
-def keys_of(encrypted: EncryptedSecret) -> tuple[str, ...]:
-    """The keys that wrap the object's data keys, each once; those that can generate a data key come first."""
-    wrappings = [wrapping for data_key in encrypted.used_data_keys for wrapping in data_key.wrappings]
-    wrappings.sort(key=lambda wrapping: wrapping.algorithm is Algorithm.RSAES_OAEP_SHA_256)
-    return tuple(dict.fromkeys(wrapping.key_id for wrapping in wrappings))
 
 
 def _require_room(encrypted: EncryptedSecret, values: Mapping[str, Redacted]) -> None:
@@ -101,13 +99,11 @@ def _require_room(encrypted: EncryptedSecret, values: Mapping[str, Redacted]) ->
         )
 
 
-async def _seal(
-    connection: Connection, keys: tuple[str, ...], selected: Selected, values: Mapping[str, Redacted]
-) -> Sealed:
+async def _seal(connection: Connection, chosen: KeySet, selected: Selected, values: Mapping[str, Redacted]) -> Sealed:
     encrypted = selected.encrypted
-    async with connection.open() as service:
+    async with key_service(connection, chosen) as service:
         return await seal(
-            service, keys, encrypted.place, values, taken=[data_key.id for data_key in encrypted.data_keys]
+            service, chosen, encrypted.place, values, taken=[data_key.id for data_key in encrypted.data_keys]
         )
 
 

@@ -1,11 +1,12 @@
-"""Edits of YAML and JSON text at known places: value lines and data keys are put in, replaced and taken out.
+"""Edits of YAML and JSON text at known places: value lines, data keys and wrappings are put in, replaced, taken out.
 
 Called by ``documents`` only, which checks the result; so this module may aim at what people really write, and need not
 foresee every layout that YAML allows. New text takes the indentation, quotes, commas and line ends of its neighbours.
+An edit is two rounds, additions and then removals: an insertion behind something that goes would be lost otherwise.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,12 @@ from kmseal.cli.yamltext import scalar
 from kmseal.cli.yamltree import ListNode, Node, ObjectNode, ScalarNode
 from kmseal.errors import Malformed
 
+PlacedWrapping = tuple[int | None, Mapping[str, Any]]
+"""A wrapping as in a manifest, and the index of the one whose place it takes; None for one that is added behind."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Splice:
+class Splice:
     """text[start:end] becomes ``text``."""
 
     start: int
@@ -23,8 +27,8 @@ class _Splice:
     text: str
 
 
-def add(text: str, spec: ObjectNode, values: Mapping[str, str], data_key: Mapping[str, Any] | None) -> str:
-    """The text with value lines replaced or added, and with a data key added, as it stands in a manifest."""
+def add(text: str, spec: ObjectNode, values: Mapping[str, str], data_key: Mapping[str, Any] | None) -> Iterable[Splice]:
+    """Replaces or adds value lines, and adds a data key, given as it stands in a manifest."""
     splices = []
     if values:
         node = _values(spec)
@@ -35,12 +39,40 @@ def add(text: str, spec: ObjectNode, values: Mapping[str, str], data_key: Mappin
             splices.append(_value_insertion(text, node, added))
     if data_key is not None:
         splices.append(_data_key_insertion(text, _data_keys(spec), data_key))
-    return _apply(text, splices)
+    return splices
 
 
-def remove(text: str, spec: ObjectNode, names: Collection[str], data_key_ids: Collection[str]) -> str:
-    """The text without some values and data keys."""
-    splices: list[_Splice] = []
+def rewrap(text: str, spec: ObjectNode, data_key_id: str, placed: Sequence[PlacedWrapping]) -> Iterable[Splice]:
+    """Changes the members of wrappings that are replaced, where they differ, and adds those that are new."""
+    wrappings = _wrappings(spec, data_key_id)
+    splices: list[Splice] = []
+    added = []
+    for index, wrapping in placed:
+        if index is None:
+            added.append(wrapping)
+            continue
+        item = wrappings.items[index]
+        for name, content in wrapping.items():
+            node = item.get(name) if isinstance(item, ObjectNode) else None
+            if node is None:
+                raise uneditable()
+            if node.value() != content:
+                splices.append(_replacement(text, node, content))
+    return [*splices, *_wrapping_insertions(text, wrappings, added)]
+
+
+def drop_wrappings(text: str, spec: ObjectNode, data_key_id: str, placed: Sequence[PlacedWrapping]) -> Iterable[Splice]:
+    """Removes the wrappings whose place none of ``placed`` takes; the new ones stand behind them already."""
+    wrappings = _wrappings(spec, data_key_id)
+    kept = {index for index, _ in placed if index is not None}
+    old = len(wrappings.items) - sum(index is None for index, _ in placed)
+    goes = [index < old and index not in kept for index in range(len(wrappings.items))]
+    return _item_removals(text, wrappings, goes) if any(goes) else ()
+
+
+def remove(text: str, spec: ObjectNode, names: Collection[str], data_key_ids: Collection[str]) -> Iterable[Splice]:
+    """Removes values and data keys."""
+    splices: list[Splice] = []
     if names:
         values = _values(spec)
         spans = [
@@ -49,17 +81,20 @@ def remove(text: str, spec: ObjectNode, names: Collection[str], data_key_ids: Co
         splices += _flow_removals(spans) if values.flow else _line_removals(text, spans)
     if data_key_ids:
         data_keys = _data_keys(spec)
-        column = _column(text, data_keys.start)
-        spans = [
-            (
-                item.start if data_keys.flow else _dash(text, item.start, column),
-                _content_end(text, item),
-                _data_key_id(item) in data_key_ids,
-            )
-            for item in data_keys.items
-        ]
-        splices += _flow_removals(spans) if data_keys.flow else _line_removals(text, spans)
-    return _apply(text, splices)
+        splices += _item_removals(text, data_keys, [_data_key_id(item) in data_key_ids for item in data_keys.items])
+    return splices
+
+
+def apply(text: str, splices: Iterable[Splice]) -> str:
+    """The text with all splices, which must not overlap."""
+    parts = []
+    done = 0
+    for splice in sorted(splices, key=lambda splice: (splice.start, splice.end)):
+        if splice.start < done:
+            raise uneditable()
+        parts += [text[done : splice.start], splice.text]
+        done = splice.end
+    return "".join([*parts, text[done:]])
 
 
 def uneditable() -> Malformed:
@@ -68,7 +103,7 @@ def uneditable() -> Malformed:
         "has a layout that cannot be edited in place",
         field="spec",
         reason="Uneditable",
-        remedy="write dataKeys and encryptedData out, without anchors, aliases or merges",
+        remedy="write dataKeys, wrappings and encryptedData out, without anchors, aliases or merges",
     )
 
 
@@ -86,21 +121,29 @@ def _data_keys(spec: ObjectNode) -> ListNode:
     return node
 
 
-def _replacement(text: str, node: Node, line: str) -> _Splice:
-    """A value's line in place of another, in the same quotes or block form."""
+def _wrappings(spec: ObjectNode, data_key_id: str) -> ListNode:
+    item = next((item for item in _data_keys(spec).items if _data_key_id(item) == data_key_id), None)
+    node = item.get("wrappings") if isinstance(item, ObjectNode) else None
+    if not isinstance(node, ListNode) or not node.items:
+        raise uneditable()
+    return node
+
+
+def _replacement(text: str, node: Node, line: str) -> Splice:
+    """A text in place of another, in the same quotes or block form. It needs no escapes between quotes."""
     start, end = node.start, _content_end(text, node)
     if not isinstance(node, ScalarNode):
-        return _Splice(start, end, line)
+        return Splice(start, end, scalar(line))
     if node.style in ("|", ">"):
         # Only the line below the header, which may carry a comment, is ours.
         start = text.index("\n", start, end) + 1
-        return _Splice(end - len(text[start:end].lstrip()), end, line)
+        return Splice(end - len(text[start:end].lstrip()), end, line)
     while text[start : start + 1] in ("&", "!"):  # An anchor or a tag stays in front of the value.
         start = end - len(text[start:end].partition(" ")[2].lstrip())
-    return _Splice(start, end, f"{node.style}{line}{node.style}")
+    return Splice(start, end, f"{node.style}{line}{node.style}" if node.style else scalar(line))
 
 
-def _value_insertion(text: str, values: ObjectNode, added: list[tuple[str, str]]) -> _Splice:
+def _value_insertion(text: str, values: ObjectNode, added: list[tuple[str, str]]) -> Splice:
     """New values behind the last one."""
     key, last = values.entries[-1]
     end = max(key.end, _content_end(text, last))
@@ -111,18 +154,17 @@ def _value_insertion(text: str, values: ObjectNode, added: list[tuple[str, str]]
     entries = [f"{_name(name, key.style)}{colon}{quote}{line}{quote}" for name, line in added]
     if values.flow:
         separator = _separator(text, values, [(key.start, node) for key, node in values.entries], tight=colon == ":")
-        return _Splice(end, end, "".join(f"{separator}{entry}" for entry in entries))
+        return Splice(end, end, "".join(f"{separator}{entry}" for entry in entries))
     return _line_insertion(text, end, [" " * _column(text, key.start) + entry for entry in entries])
 
 
-def _data_key_insertion(text: str, data_keys: ListNode, data_key: Mapping[str, Any]) -> _Splice:
+def _data_key_insertion(text: str, data_keys: ListNode, data_key: Mapping[str, Any]) -> Splice:
     """A new data key behind the last one, indented as that one is."""
     last = data_keys.items[-1]
     end = _content_end(text, last)
     if data_keys.flow:
-        tight = isinstance(last, ObjectNode) and text[last.entries[0][0].end : last.entries[0][1].start] == ":"
-        separator = _separator(text, data_keys, [(item.start, item) for item in data_keys.items], tight=tight)
-        return _Splice(end, end, separator + _flow_item(text, last, data_key, tight=tight))
+        separator, tight = _flow_style(text, data_keys)
+        return Splice(end, end, separator + _flow_item(text, last, data_key, tight=tight))
     dash = _column(text, data_keys.start)
     member = _first_column(text, last, dash + 2)
     wrappings = last.get("wrappings") if isinstance(last, ObjectNode) and not last.flow else None
@@ -136,6 +178,28 @@ def _data_key_insertion(text: str, data_keys: ListNode, data_key: Mapping[str, A
     for wrapping in data_key["wrappings"]:
         lines += _item_lines(inner_dash, inner_member, wrapping)
     return _line_insertion(text, end, lines)
+
+
+def _wrapping_insertions(text: str, wrappings: ListNode, added: Sequence[Mapping[str, Any]]) -> list[Splice]:
+    """New wrappings behind the last one, laid out as that one is."""
+    if not added:
+        return []
+    last = wrappings.items[-1]
+    end = _content_end(text, last)
+    if wrappings.flow:
+        separator, tight = _flow_style(text, wrappings)
+        return [Splice(end, end, "".join(separator + _flow_item(text, last, item, tight=tight) for item in added))]
+    dash = _column(text, wrappings.start)
+    member = _first_column(text, last, dash + 2)
+    lines = [line for wrapping in added for line in _item_lines(dash, member, wrapping)]
+    return [_line_insertion(text, end, lines)]
+
+
+def _flow_style(text: str, items: ListNode) -> tuple[str, bool]:
+    """What separates the objects of a flow list, and whether no blank follows a colon in them."""
+    last = items.items[-1]
+    tight = isinstance(last, ObjectNode) and text[last.entries[0][0].end : last.entries[0][1].start] == ":"
+    return _separator(text, items, [(item.start, item) for item in items.items], tight=tight), tight
 
 
 def _item_lines(dash: int, member: int, texts: Mapping[str, str]) -> list[str]:
@@ -165,22 +229,30 @@ def _separator(text: str, whole: Node, items: list[tuple[int, Node]], *, tight: 
     return between if between.strip() == "," else ", "
 
 
-def _flow_removals(spans: list[tuple[int, int, bool]]) -> list[_Splice]:
+def _item_removals(text: str, items: ListNode, goes: Sequence[bool]) -> list[Splice]:
+    """Removes items of a list."""
+    column = _column(text, items.start)
+    spans = [
+        (item.start if items.flow else _dash(text, item.start, column), _content_end(text, item), gone)
+        for item, gone in zip(items.items, goes, strict=True)
+    ]
+    return _flow_removals(spans) if items.flow else _line_removals(text, spans)
+
+
+def _flow_removals(spans: list[tuple[int, int, bool]]) -> list[Splice]:
     """Removes items, given as start, end and whether they go, with one comma each."""
     kept = [position for position, (_, _, goes) in enumerate(spans) if not goes]
     if not kept:
         raise uneditable()
     splices = [
-        _Splice(start, spans[position + 1][0], "")
-        for position, (start, _, goes) in enumerate(spans[: kept[-1]])
-        if goes
+        Splice(start, spans[position + 1][0], "") for position, (start, _, goes) in enumerate(spans[: kept[-1]]) if goes
     ]
     if kept[-1] < len(spans) - 1:
-        splices.append(_Splice(spans[kept[-1]][1], spans[-1][1], ""))
+        splices.append(Splice(spans[kept[-1]][1], spans[-1][1], ""))
     return splices
 
 
-def _line_removals(text: str, spans: list[tuple[int, int, bool]]) -> list[_Splice]:
+def _line_removals(text: str, spans: list[tuple[int, int, bool]]) -> list[Splice]:
     """Removes items with the whole lines on which they stand, which must hold nothing else in front."""
     splices = []
     for start, end, goes in spans:
@@ -189,25 +261,18 @@ def _line_removals(text: str, spans: list[tuple[int, int, bool]]) -> list[_Splic
             if text[first:start].strip():
                 raise uneditable()
             following = text.find("\n", end)
-            splices.append(_Splice(first, len(text) if following < 0 else following + 1, ""))
+            splices.append(Splice(first, len(text) if following < 0 else following + 1, ""))
     return splices
 
 
-def _line_insertion(text: str, after: int, lines: list[str]) -> _Splice:
+def _line_insertion(text: str, after: int, lines: list[str]) -> Splice:
     """New lines behind the line on which ``after`` stands: behind its comment, before its end."""
     end = text.find("\n", after)
     end = len(text) if end < 0 else end
     if end > after and text[end - 1] == "\r":
         end -= 1
     newline = _newline(text)
-    return _Splice(end, end, "".join(f"{newline}{line}" for line in lines))
-
-
-def _apply(text: str, splices: Iterable[_Splice]) -> str:
-    # From the end, so that the positions in front stay right.
-    for splice in sorted(splices, key=lambda splice: (splice.start, splice.end), reverse=True):
-        text = text[: splice.start] + splice.text + text[splice.end :]
-    return text
+    return Splice(end, end, "".join(f"{newline}{line}" for line in lines))
 
 
 def _content_end(text: str, node: Node) -> int:

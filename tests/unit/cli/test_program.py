@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from kmseal.cli.lazy import Program, verbose_option
 from kmseal.cli.main import cli
+from kmseal.cli.report import STALE_EXIT_CODE
 from kmseal.errors import AccessDenied, KmsealError, Malformed, Misconfigured, Unavailable
 
-COMMANDS = ["create", "encrypt", "set", "unset", "decrypt", "dev"]
+COMMANDS = ["create", "encrypt", "set", "unset", "decrypt", "rewrap", "rotate", "keys", "dev"]
 HEAVY = {"aiohttp", "alibabacloud_kms20160120", "asyncio", "cryptography", "ruamel", "json", "kmseal.manifest", "Tea"}
 
 
@@ -36,7 +37,7 @@ def test_the_list_of_commands_imports_none_of_them(arguments: tuple[str, ...]) -
     assert not modules & (HEAVY | {f"kmseal.cli.{name}" for name in COMMANDS})
 
 
-@pytest.mark.parametrize("command", ["create", "encrypt", "set", "decrypt"])
+@pytest.mark.parametrize("command", ["create", "encrypt", "set", "decrypt", "rewrap", "rotate", "keys"])
 def test_the_help_of_a_command_imports_no_key_service(command: str) -> None:
     """Neither the SDK nor an HTTP client is needed to read help."""
     assert not imported_by(command, "--help") & {"aiohttp", "alibabacloud_kms20160120", "Tea", "kmseal.kms.keyring"}
@@ -50,7 +51,7 @@ def test_every_command_has_a_purpose_in_one_line(command: str) -> None:
     assert f"{own}\n" in listed
 
 
-@pytest.mark.parametrize("command", ["create", "encrypt", "set", "unset", "decrypt"])
+@pytest.mark.parametrize("command", ["create", "encrypt", "set", "unset", "decrypt", "rewrap", "rotate", "keys"])
 def test_help_has_the_parts_of_kubectl_in_their_order(command: str) -> None:
     """Purpose, examples, options, usage."""
     text = CliRunner().invoke(cli, [command, "--help"]).stdout
@@ -65,6 +66,7 @@ def test_help_documents_every_exit_code() -> None:
     for error in (KmsealError, Malformed, AccessDenied, Unavailable, Misconfigured):
         assert f"\n  {error.exit_code}  " in text
     assert "\n  130  " in text
+    assert f"\n  {STALE_EXIT_CODE}  " in text
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,13 @@ def test_help_documents_every_exit_code() -> None:
         (["create", "db", "--frob=hunter2"], "error: no such option '--frob'; see kmseal create --help"),
         (["encrypt", "-f", "x"], "error: missing option '--key'"),
         (["encrypt", "--in-place", "--key", "local:a"], "error: --in-place needs -f FILE, and no -w"),
+        (["rewrap"], "error: missing argument 'PATH...'; see kmseal rewrap --help"),
+        (["rewrap", "x", "--from-cluster", "--to-key", "local:a"], "error: --from-cluster takes what is there"),
+        (["rewrap", "x", "--kubeconfig", "y"], "error: --kubeconfig and --context go with --from-cluster"),
+        (["rewrap", "x", "--from-key", "local:a"], "error: --from-key goes with --to-key"),
+        (["rewrap", "x", "--to-key", "local:a", "--add-key", "local:b"], "error: --to-key goes neither with"),
+        (["keys", "--git"], "error: option '--git' requires an argument"),
+        (["keys", "public"], "error: missing option '--key'"),
         (["decrypt", "x", "-o", "raw"], "error: -o raw goes with NAME, and no other output does"),
     ],
 )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kmseal.cli.sealing import require_keys, require_type, require_values
-from kmseal.cli.set import keys_of
+from kmseal.cli.keyset import keys_of
+from kmseal.cli.sealing import KeySet, require_keys, require_type, require_values
 from kmseal.envelope import VALUES_BYTES_MAX, DataKeyId, EncryptedValue, Place, Scope
 from kmseal.errors import Malformed
 from kmseal.manifest import VALUES_MAX, Algorithm, DataKey, EncryptedSecret, Wrapping
@@ -26,7 +26,7 @@ TWO = "acs:kms:cn-shanghai:1234567890123456:key/key-two"
 )
 def test_what_people_write_for_a_key_is_accepted(keys: tuple[str, ...]) -> None:
     """ARNs of keys and aliases, local keys, up to eight."""
-    require_keys(keys)
+    require_keys(KeySet(keys))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_people_write_for_a_key_is_accepted(keys: tuple[str, ...]) -> None:
 def test_what_cannot_be_a_key_is_refused(keys: tuple[str, ...], reason: str) -> None:
     """Before any call."""
     with pytest.raises(Malformed) as caught:
-        require_keys(keys)
+        require_keys(KeySet(keys))
     assert caught.value.reason == reason
 
 
@@ -82,7 +82,7 @@ def test_a_type_without_its_values_is_refused(secret_type: str, names: set[str])
 
 
 def test_a_new_data_key_gets_the_keys_of_those_in_use() -> None:
-    """Each once, first those that can generate; what no value names does not count."""
+    """Each once, those that can generate apart from those with a public half; what no value names does not count."""
 
     def data_key(name: str, *keys: tuple[str, Algorithm]) -> DataKey:
         place = Place.of(Scope.STRICT, "prod", "db")
@@ -104,4 +104,4 @@ def test_a_new_data_key_gets_the_keys_of_those_in_use() -> None:
         },
         target=Target("db"),
     )
-    assert keys_of(encrypted) == (ONE, "local:dev", TWO)
+    assert keys_of(encrypted) == ((ONE, "local:dev"), (TWO,))
