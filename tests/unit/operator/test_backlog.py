@@ -88,6 +88,23 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting[key] = (self.now + delay, cause)
         self.let_go(key)
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 1.0, 50.0]))
+    def rest(self, data: st.DataObject, seconds: float) -> None:
+        """A key that rests comes again by itself, sooner only if it was added meanwhile; its failures are forgotten."""
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        self.backlog.rest(key, self.now, seconds)
+        self.waiting[key] = (self.now + seconds, "")
+        self.let_go(key)
+
+    @rule(key=keys, seconds=st.sampled_from([0.0, 0.5, 10.0]))
+    def hurry(self, key: Key, seconds: float) -> None:
+        """A waiting key comes in that time at the latest, and keeps its cause; nothing else changes."""
+        self.backlog.hurry(key, self.now, seconds)
+        if key in self.waiting:
+            due, cause = self.waiting[key]
+            self.waiting[key] = (min(due, self.now + seconds), cause)
+
     @rule(cause=st.sampled_from(["kms", "api"]))
     def hasten(self, cause: str) -> None:
         """Exactly the keys that wait for that cause become ready."""
@@ -119,6 +136,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.backlog.delayed == len(self.waiting)
         assert self.backlog.next_due() == min((due for due, _ in self.waiting.values()), default=None)
         assert self.backlog.idle is (not self.ready and not self.held)
+        assert {key for key in KEYS if self.backlog.is_taken(key)} == set(self.held)
 
 
 TestAnyOrder = AnyOrder.TestCase
@@ -190,6 +208,78 @@ def test_done_forgets_the_failures() -> None:
         else:
             delays.append(backlog.failed(A, "kms", 0))
     assert delays == [0.5, 1.0, 0.5]
+
+
+def test_a_resting_key_comes_again_by_itself() -> None:
+    """When its time is there, with nobody adding it; a rest is no failure and forgets those before it."""
+    backlog = new_backlog()
+    backlog.add(A, Lane.FRONT, 0)
+    backlog.take(0)
+    backlog.failed(A, "kms", 0)
+    backlog.take(1)
+    backlog.rest(A, 1, 60)
+    assert (take_all(backlog, 60), backlog.next_due()) == ([], 61)
+    assert take_all(backlog, 61) == [A]
+    assert backlog.failed(A, "kms", 61) == 0.5
+
+
+def test_a_resting_key_that_was_added_meanwhile_does_not_rest() -> None:
+    """What changed during the turn is looked at at once, and only once."""
+    backlog = new_backlog()
+    backlog.add(A, Lane.FRONT, 0)
+    backlog.take(0)
+    backlog.add(A, Lane.BACK, 0)
+    backlog.rest(A, 0, 60)
+    assert (take_all(backlog, 0), backlog.delayed) == ([A], 0)
+
+
+def test_a_resting_key_is_not_hastened() -> None:
+    """It waits for no cause; that KMS is back is no news for it."""
+    backlog = new_backlog()
+    backlog.add(A, Lane.FRONT, 0)
+    backlog.take(0)
+    backlog.rest(A, 0, 60)
+    assert backlog.hasten({"kms"}, 0) == 0
+    assert take_all(backlog, 0) == []
+
+
+def test_hurry_only_ever_brings_forward() -> None:
+    """A later time changes nothing, an earlier one replaces it, and the key then comes once."""
+    backlog = new_backlog()
+    backlog.add(A, Lane.FRONT, 0)
+    backlog.take(0)
+    backlog.rest(A, 0, 60)
+    for seconds, due in ((90, 60), (5, 5), (10, 5)):
+        backlog.hurry(A, 0, seconds)
+        assert backlog.next_due() == due
+    assert take_all(backlog, 5) == [A]
+    backlog.done(A, 5)
+    assert take_all(backlog, 100) == []
+
+
+def test_a_hurried_retry_still_waits_for_its_cause() -> None:
+    """That KMS is back brings it at once."""
+    backlog = new_backlog(base=100)
+    backlog.add(A, Lane.FRONT, 0)
+    backlog.take(0)
+    backlog.failed(A, "kms", 0)
+    backlog.hurry(A, 0, 10)
+    assert backlog.hasten({"kms"}, 1) == 1
+    assert take_all(backlog, 1) == [A]
+
+
+def test_hurry_makes_nothing_ready_that_does_not_wait() -> None:
+    """Neither an unknown key nor one that is ready or held gets a second turn."""
+    backlog = new_backlog()
+    for key in (A, B):
+        backlog.add(key, Lane.FRONT, 0)
+    backlog.take(0)
+    for key in (A, B, C):
+        backlog.hurry(key, 0, 0)
+    assert take_all(backlog, 1) == [B]
+    for key in (A, B):
+        backlog.done(key, 1)
+    assert take_all(backlog, 100) == []
 
 
 def test_a_servers_hint_wins_over_every_cap() -> None:

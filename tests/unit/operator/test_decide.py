@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from kmseal import errors
 from kmseal.envelope import Scope
-from kmseal.errors import KmsealError, Malformed, Unavailable
+from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Malformed, Unavailable
 from kmseal.manifest import Delivery, EncryptedSecret
 from kmseal.redacted import Redacted
 from kmseal.target import CreationPolicy, DeletionPolicy, Target
-from kmseal_operator.decide import Decision, Inputs, KeyUse, Look, Open, Opened, Report, Write, decide
+from kmseal_operator.decide import Decision, Inputs, Look, Open, Opened, Report, Write, decide
+from kmseal_operator.holdings import KeyUse
+from kmseal_operator.keys import Bar
 from kmseal_operator.ledger import Recorded, Seen
 from kmseal_operator.reasons import Reason
 
@@ -33,6 +35,10 @@ OURS_BY_REFERENCE = secret(uids=("o-1",))
 RIVALS = secret("other")
 NOBODYS = secret()
 FORMER = secret("db", uid="s-0")
+FORBIDDEN = Bar(AccessDenied("not for prod", reason=Reason.NAMESPACE_NOT_ALLOWED), revokes=False)
+RETAINING = Bar(KeyUnusable("the key is Disabled", remedy="enable it"), revokes=False)
+REVOKING = Bar(KeyUnusable("the key is Disabled", remedy="enable it"), revokes=True)
+MOVED = Recorded(target_name="old", target_uid="s-0")
 
 
 def inputs(
@@ -142,6 +148,91 @@ def test_the_first_rule_that_holds_decides(given_inputs: Inputs, expected: tuple
     assert told(decide(given_inputs)) == expected
 
 
+BARRED: dict[str, tuple[Inputs, tuple[Reason, Seen | None, bool]]] = {
+    # Not revoking: nothing is touched
+    "a namespace that is not allowed": (
+        inputs(bar=FORBIDDEN, target=OURS, recorded=MADE, opened=None), (Reason.NAMESPACE_NOT_ALLOWED, None, False)
+    ),
+    "a shut key that retains": (
+        inputs(bar=RETAINING, target=OURS, recorded=MADE, opened=None), (Reason.KEY_UNUSABLE, None, False)
+    ),
+    "a bar is known before a rival": (
+        inputs(bar=RETAINING, target=RIVALS, owner_lives=True), (Reason.KEY_UNUSABLE, None, False)
+    ),
+    "a bar keeps the former target": (
+        inputs(bar=RETAINING, former=FORMER, recorded=MOVED), (Reason.KEY_UNUSABLE, None, False)
+    ),
+    "suspended wins over a bar": (inputs(bar=FORBIDDEN, suspend=True), (Reason.SUSPENDED, None, False)),
+    "a bar for Inject": (inputs(bar=FORBIDDEN, delivery=INJECT), (Reason.NAMESPACE_NOT_ALLOWED, None, False)),
+    # Revoking: what this object made is taken away
+    "cannot be parsed while revoked": (
+        inputs(bar=REVOKING, object=Malformed("x"), target=OURS, recorded=MADE), (Reason.INVALID, None, False)
+    ),
+    "its own target": (inputs(bar=REVOKING, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, OURS, True)),
+    "its own by reference": (
+        inputs(bar=REVOKING, target=OURS_BY_REFERENCE, recorded=MADE), (Reason.KEY_UNUSABLE, OURS_BY_REFERENCE, True)
+    ),
+    "suspended does not shield it": (
+        inputs(bar=REVOKING, suspend=True, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, OURS, True)
+    ),
+    "Retain is about the object's end, not the key's": (
+        inputs(OWNER, RETAIN, bar=REVOKING, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, OURS, True)
+    ),
+    "what was opened before does not help": (
+        inputs(bar=REVOKING, target=OURS, recorded=MADE, opened=OPENED), (Reason.KEY_UNUSABLE, OURS, True)
+    ),
+    "adopted": (inputs(ADOPT, bar=REVOKING, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, OURS, True)),
+    "a name that was moved: the recorded one goes": (
+        inputs(bar=REVOKING, target=None, former=FORMER, recorded=MOVED), (Reason.KEY_UNUSABLE, FORMER, True)
+    ),
+    "a name that was moved onto a rival's": (
+        inputs(bar=REVOKING, target=RIVALS, former=FORMER, recorded=MOVED), (Reason.KEY_UNUSABLE, FORMER, True)
+    ),
+    "now Inject, but its Secret is still there": (
+        inputs(bar=REVOKING, delivery=INJECT, target=OURS, former=OURS, recorded=MADE),
+        (Reason.KEY_UNUSABLE, OURS, True),
+    ),
+    "somebody else's target": (
+        inputs(bar=REVOKING, target=RIVALS, recorded=MADE), (Reason.KEY_UNUSABLE, None, True)
+    ),
+    "nobody's target": (inputs(bar=REVOKING, target=NOBODYS, recorded=MADE), (Reason.KEY_UNUSABLE, None, True)),
+    "a merge is released, not deleted": (
+        inputs(MERGE, bar=REVOKING, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, None, True)
+    ),
+    "made, and the process died before it said so": (
+        inputs(bar=REVOKING, target=OURS), (Reason.KEY_UNUSABLE, OURS, True)
+    ),
+    "Inject, beside a Secret that it left behind": (
+        inputs(bar=REVOKING, delivery=INJECT, target=OURS), (Reason.KEY_UNUSABLE, None, True)
+    ),
+    "never made": (inputs(bar=REVOKING, looked=True), (Reason.KEY_UNUSABLE, None, True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given_inputs", "expected"), BARRED.values(), ids=BARRED.keys())
+def test_a_bar_decides_what_becomes_of_the_target(
+    given_inputs: Inputs, expected: tuple[Reason, Seen | None, bool]
+) -> None:
+    """Keys that may not be used, as a table of inputs, reasons and what is removed."""
+    decision = decide(given_inputs)
+    assert isinstance(decision, Report)
+    assert (decision.outcome.reason, decision.remove, decision.revoked) == expected
+    assert not decision.outcome.ready
+
+
+@pytest.mark.parametrize(
+    ("bar", "said", "unsaid"), [(RETAINING, "keeps the values", "Remove"), (REVOKING, "onUnavailable: Remove", "keeps")]
+)
+def test_a_bar_says_what_became_of_the_secret(bar: Bar, said: str, unsaid: str) -> None:
+    """With the remedy; and never that a Secret keeps what was taken away."""
+    decision = decide(inputs(bar=bar, target=OURS, recorded=MADE))
+    assert isinstance(decision, Report)
+    message = decision.outcome.message
+    assert message.startswith("the key is Disabled; enable it")
+    assert said in message
+    assert unsaid not in message
+
+
 def test_what_others_added_is_pruned_from_an_owned_target_only() -> None:
     """Neither a merged nor a freshly adopted Secret loses entries of others."""
     seen = {"db": secret("db", foreign=("x",)), "": secret("", foreign=("x",))}
@@ -185,6 +276,12 @@ any_inputs = st.builds(
     owner_lives=st.booleans(),
     former=st.sampled_from([None, FORMER, RIVALS, NOBODYS]),
     opened=st.sampled_from([None, OPENED]),
+    bar=st.sampled_from([None, FORBIDDEN, RETAINING]),
+)
+revoked_inputs = st.builds(
+    lambda given_inputs, recorded: replace(given_inputs, bar=REVOKING, recorded=recorded),
+    any_inputs,
+    st.sampled_from([NONE, MADE, MOVED]),
 )
 
 
@@ -208,6 +305,26 @@ def test_only_what_is_ours_is_removed_and_only_when_ready(given_inputs: Inputs) 
         assert decision.outcome.ready
         assert isinstance(given_inputs.object, EncryptedSecret)
         assert given_inputs.object.target.deletion_policy is DELETE
+
+
+@given(revoked_inputs)
+def test_a_revocation_removes_only_what_this_object_made(given_inputs: Inputs) -> None:
+    """Nothing is written or opened meanwhile."""
+    decision = decide(given_inputs)
+    assert isinstance(decision, Report)
+    assert decision.revoked
+    assert not decision.outcome.ready
+    assert decision.remove in (None, OURS, OURS_BY_REFERENCE, FORMER)
+    if decision.remove:
+        assert isinstance(given_inputs.object, EncryptedSecret)
+        assert given_inputs.object.target.creation_policy is not MERGE
+
+
+@given(any_inputs | revoked_inputs)
+def test_a_bar_never_opens_nor_writes(given_inputs: Inputs) -> None:
+    """Whatever else holds, what may not be opened is not opened, and no target is looked for."""
+    decision = decide(given_inputs)
+    assert given_inputs.bar is None or isinstance(decision, Report)
 
 
 @given(any_inputs)

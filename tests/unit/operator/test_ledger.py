@@ -1,11 +1,21 @@
 """What the operator knows: when an object is settled, and which events make work."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from kmseal_operator.backlog import Backlog, Backoff, Key, Lane
-from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, Ledger, Recorded, Seen, field_manager
+from kmseal_operator.holdings import Held, Holdings, KeyUse
+from kmseal_operator.ledger import (
+    OWNER_ANNOTATION,
+    RETAIN_ANNOTATION,
+    REWRAP_ANNOTATION,
+    Ledger,
+    Recorded,
+    Seen,
+    field_manager,
+)
 from kmseal_operator.queue import KeyedQueue
 
 DB, CACHE = Key("prod", "db"), Key("prod", "cache")
@@ -16,7 +26,13 @@ class Setting:
 
     def __init__(self) -> None:
         self.queue = KeyedQueue(Backlog(Backoff(1, 60, lambda: 0)), clock=lambda: 0.0)
-        self.ledger = Ledger(self.queue)
+        self.moves: list[tuple[Key, Holdings, Holdings]] = []
+        self.ledger = Ledger(self.queue, lambda key, before, after: self.moves.append((key, before, after)))
+
+    def moved(self) -> list[tuple[Key, Holdings, Holdings]]:
+        """What was told of holdings since the last time: of which object, before and after."""
+        moves, self.moves = self.moves, []
+        return moves
 
     def work(self) -> list[Key]:
         """Takes all ready keys, in order, and finishes them."""
@@ -77,10 +93,11 @@ def status(
 
 def encrypted(
     name: str = "db", *, version: int = 100, uid: str = "o-1", generation: int = 1,
-    state: dict[str, Any] | None = None, **spec: Any,
+    state: dict[str, Any] | None = None, rewrap: str = "", **spec: Any,
 ) -> dict[str, Any]:  # fmt: skip
     metadata = {
-        "namespace": "prod", "name": name, "uid": uid, "generation": generation, "resourceVersion": str(version)
+        "namespace": "prod", "name": name, "uid": uid, "generation": generation, "resourceVersion": str(version),
+        "annotations": {REWRAP_ANNOTATION: rewrap} if rewrap else None,
     }  # fmt: skip
     return {"metadata": metadata, "spec": spec, **({"status": state} if state else {})}
 
@@ -190,12 +207,45 @@ def test_the_echo_of_an_own_status_write_makes_no_work(setting: Setting) -> None
     """A failing object keeps its backoff."""
     setting.ledger.observe_object(encrypted())
     setting.queue.backlog.take(0)
-    setting.ledger.record(DB, "o-1", 1, 101, Recorded(1, "False", "KmsUnavailable", "m"))
+    failing = status(ready="False", reason="KmsUnavailable")
+    setting.ledger.record(DB, "o-1", 1, 101, Recorded.parse(failing))
     setting.queue.backlog.failed(DB, "KmsUnavailable", 0)
-    setting.ledger.observe_object(encrypted(version=101, state=status(ready="False", reason="KmsUnavailable")))
-    setting.ledger.observe_object(encrypted(version=102, state=status(ready="False", reason="KmsUnavailable")))
+    setting.ledger.observe_object(encrypted(version=101, state=failing))
+    setting.ledger.observe_object(encrypted(version=102, state=failing))
     assert setting.work() == []
     assert setting.queue.backlog.delayed == 1
+
+
+def test_an_echo_that_comes_before_its_answer_makes_no_work(setting: Setting) -> None:
+    """While a worker holds the object, a changed status is taken for its own write."""
+    setting.ledger.observe_object(encrypted())
+    setting.queue.backlog.take(0)
+    setting.ledger.observe_object(encrypted(version=101, state=status(ready="False", reason="KmsUnavailable")))
+    setting.queue.backlog.failed(DB, "KmsUnavailable", 0)
+    assert setting.work() == []
+
+
+def test_a_status_that_somebody_else_wrote_makes_work(setting: Setting) -> None:
+    """Wiped, or made to say something else, at the same generation: it is put right at once."""
+    setting.ledger.observe_secret(secret())
+    setting.ledger.observe_object(encrypted(state=status()))
+    setting.ledger.observe_object(encrypted(version=101))
+    assert setting.work() == [DB]
+    setting.ledger.observe_object(encrypted(version=102, state=status(ready="False", reason="Invalid")))
+    assert setting.work() == [DB]
+
+
+def test_a_write_that_was_answered_after_its_deletion_was_seen_does_not_bring_the_secret_back(setting: Setting) -> None:
+    """The answer to an older write must not hide that the Secret is gone."""
+    setting.ledger.observe_object(encrypted())
+    setting.work()
+    setting.ledger.vanish_secret(DB, 60)
+    setting.ledger.record_secret(DB, Seen.parse(secret(version=50)["metadata"]))
+    assert setting.ledger.secret(DB) is None
+    setting.ledger.record(DB, "o-1", 1, 101, Recorded.parse(status()))
+    assert setting.work() == [DB]
+    setting.ledger.record_secret(DB, Seen.parse(secret(version=61, uid="s-2")["metadata"]))
+    assert setting.ledger.secret(DB) is not None
 
 
 def test_a_recreated_object_makes_work(setting: Setting) -> None:
@@ -256,8 +306,8 @@ def test_a_rival_gets_a_turn_when_the_secret_goes(setting: Setting) -> None:
     """By the feed's word or by a worker's own deletion, but not for another Secret's deletion."""
     conflict = status(ready="False", reason="TargetConflict")
     for goes in (
-        lambda: setting.ledger.vanish_secret(DB),
-        lambda: setting.ledger.forget_secret(DB, "s-1"),
+        partial(setting.ledger.vanish_secret, DB),
+        partial(setting.ledger.forget_secret, DB, "s-1"),
     ):
         setting.ledger.observe_secret(secret(owner=""))
         setting.ledger.observe_object(encrypted(state=conflict))
@@ -315,3 +365,135 @@ def test_the_front_lane_is_for_generations_nobody_has_looked_at(setting: Setting
     setting.queue.add(CACHE, Lane.BACK)
     setting.ledger.observe_object(encrypted("third", version=101, generation=2, state=status(1)))
     assert setting.work()[0] == Key("prod", "third")
+
+
+# Keys: what objects hold, and who is looked at again
+
+OLD, NEW = KeyUse("local:old", "v1"), KeyUse("local:new", "v1")
+HELD: Holdings = (Held(OLD, OLD),)
+RENEWED: Holdings = (Held(OLD, NEW),)
+
+
+def data_keys(use: KeyUse = OLD) -> list[dict[str, Any]]:
+    return [{"id": "aaaa", "wrappings": [{"keyId": use.key_id, "keyVersionId": use.key_version_id}]}]
+
+
+def test_what_an_object_holds_is_told_when_it_changes(setting: Setting) -> None:
+    """When it comes, with each new spec, and when it goes; an echo tells nothing."""
+    setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
+    assert setting.moved() == [(DB, (), HELD)]
+    setting.ledger.observe_object(encrypted(version=101, dataKeys=data_keys(), state=status()))
+    setting.ledger.observe_object(encrypted(version=99, dataKeys=data_keys(NEW)))
+    assert setting.moved() == []
+    setting.ledger.observe_object(encrypted(version=102, generation=2, dataKeys=data_keys(NEW)))
+    assert setting.moved() == [(DB, HELD, (Held(NEW, NEW),))]
+    setting.ledger.vanish_object(DB)
+    setting.ledger.vanish_object(DB)
+    assert setting.moved() == [(DB, (Held(NEW, NEW),), ())]
+    assert setting.ledger.inventory.holders([NEW.key_id]) == []
+
+
+def test_a_settled_object_is_in_the_inventory(setting: Setting) -> None:
+    """After a restart nothing is done about it, but its keys are needed."""
+    setting.ledger.observe_secret(secret())
+    setting.ledger.observe_object(encrypted(state=status(), dataKeys=data_keys()))
+    assert setting.work() == []
+    assert setting.ledger.inventory.of(DB) == HELD
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"), [("true", True), ("false", False), ("", None), ("True", None), ("yes", None)]
+)
+def test_the_annotation_asks_or_forbids(setting: Setting, text: str, asked: bool | None) -> None:
+    """Only in the words that are documented; a change of it is told although nothing that is held has changed."""
+    setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
+    setting.moved()
+    setting.ledger.observe_object(encrypted(version=101, rewrap=text, dataKeys=data_keys()))
+    known = setting.ledger.get(DB)
+    assert known is not None
+    assert known.rewrap_asked is asked
+    assert setting.moved() == ([] if asked is None else [(DB, HELD, HELD)])
+
+
+def test_a_newer_wrapping_that_was_just_written_is_held_before_the_feed_shows_it(setting: Setting) -> None:
+    """It is told; the body of before is dropped, and the next write names the version that is there now."""
+    setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
+    setting.work()
+    setting.moved()
+    setting.ledger.record_rewrapped(DB, "o-1", 105, RENEWED)
+    known = setting.ledger.get(DB)
+    assert known is not None
+    assert (known.version, known.body) == (105, None)
+    assert setting.moved() == [(DB, HELD, RENEWED)]
+    assert setting.work() == []
+    setting.ledger.observe_object(encrypted(version=104, dataKeys=data_keys()))
+    assert setting.ledger.inventory.of(DB) == RENEWED
+
+
+@pytest.mark.parametrize(("uid", "version"), [("o-0", 105), ("o-1", 100), ("o-1", 99)])
+def test_a_newer_wrapping_of_before_is_not_recorded(setting: Setting, uid: str, version: int) -> None:
+    """Another object of that name, and what the feed has overtaken, keep what the feed showed."""
+    setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
+    setting.moved()
+    setting.ledger.record_rewrapped(DB, uid, version, RENEWED)
+    setting.ledger.record_rewrapped(CACHE, "o-1", 999, RENEWED)
+    known = setting.ledger.get(DB)
+    assert known is not None
+    assert known.version == 100
+    assert known.body is not None
+    assert setting.moved() == []
+    assert setting.ledger.inventory.of(CACHE) == ()
+
+
+def test_suspects_are_looked_at_again_although_they_are_settled(setting: Setting) -> None:
+    """Those that hold what is refused now, and no others; unknown ones are passed over."""
+    for name, use in (("db", OLD), ("cache", NEW)):
+        target = secret(name, owner=name)
+        setting.ledger.observe_secret(target)
+        setting.ledger.observe_object(encrypted(name, state=status(target=target, name=name), dataKeys=data_keys(use)))
+    assert setting.work() == []
+    asked: list[tuple[Holdings, str]] = []
+
+    def is_suspect(holdings: Holdings, namespace: str) -> bool:
+        asked.append((holdings, namespace))
+        return holdings == HELD
+
+    setting.ledger.recheck([DB, CACHE, Key("prod", "gone")], is_suspect)
+    assert asked == [(HELD, "prod"), ((Held(NEW, NEW),), "prod")]
+    assert setting.work() == [DB]
+    known = [setting.ledger.get(key) for key in (DB, CACHE)]
+    assert [item.recheck for item in known if item] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("reason", "looked_at"),
+    [
+        ("KeyUnusable", True), ("KeyNotRegistered", True), ("NamespaceNotAllowed", True), ("KmsDenied", True),
+        ("Misconfigured", True), ("KmsUnavailable", False), ("TargetConflict", False), ("Invalid", False),
+    ],
+)  # fmt: skip
+def test_what_waits_for_its_key_is_tried_at_once_when_nothing_is_refused_any_more(
+    setting: Setting, reason: str, looked_at: bool
+) -> None:
+    """It does not wait for its backoff; faults of another kind keep theirs."""
+    setting.ledger.observe_object(encrypted(state=status(ready="False", reason=reason), dataKeys=data_keys()))
+    setting.queue.backlog.take(0)
+    setting.queue.backlog.failed(DB, reason, 0)
+    setting.ledger.recheck([DB], lambda holdings, namespace: False)
+    assert setting.work() == ([DB] if looked_at else [])
+    known = setting.ledger.get(DB)
+    assert known is not None
+    assert not known.recheck
+
+
+def test_a_recheck_outlives_a_change_and_goes_after_new_objects(setting: Setting) -> None:
+    """An event between the rule and the look must not make the operator forget to look."""
+    setting.ledger.observe_secret(secret())
+    setting.ledger.observe_object(encrypted(state=status(), dataKeys=data_keys()))
+    setting.ledger.recheck([DB], lambda holdings, namespace: True)
+    setting.ledger.observe_object(encrypted(version=101, state=status(), dataKeys=data_keys()))
+    setting.ledger.observe_object(encrypted("cache"))
+    known = setting.ledger.get(DB)
+    assert known is not None
+    assert known.recheck
+    assert setting.work() == [CACHE, DB]

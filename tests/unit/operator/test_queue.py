@@ -155,6 +155,57 @@ async def test_an_earlier_retry_moves_the_timer(queue: KeyedQueue, clock: Clock)
     assert await taker == A
 
 
+async def test_a_resting_key_wakes_a_taker_when_its_time_is_there(queue: KeyedQueue, clock: Clock) -> None:
+    """A poll needs nobody to add it."""
+    queue.add(A)
+    await queue.take()
+    (taker,) = await start(queue, 1)
+    queue.rest(A, 60)
+    clock.advance(59)
+    await settle()
+    assert not taker.done()
+    clock.advance(1)
+    assert await taker == A
+
+
+async def test_a_rest_wakes_a_taker_for_what_was_added_meanwhile(queue: KeyedQueue) -> None:
+    """The key itself, where it has work again already."""
+    queue.add(A)
+    await queue.take()
+    (taker,) = await start(queue, 1)
+    queue.add(A)
+    queue.rest(A, 60)
+    assert await taker == A
+
+
+async def test_a_hurried_key_moves_the_timer(queue: KeyedQueue, clock: Clock) -> None:
+    """The earlier time counts, and the later one rings for nobody."""
+    queue.add(A)
+    await queue.take()
+    queue.rest(A, 60)
+    (taker,) = await start(queue, 1)
+    queue.hurry(A, 5)
+    clock.advance(5)
+    assert await taker == A
+    queue.done(A)
+    (taker,) = await start(queue, 1)
+    clock.advance(1000)
+    await settle()
+    assert not taker.done()
+    await stop([taker])
+
+
+async def test_a_key_that_is_hurried_to_now_comes_now(queue: KeyedQueue, clock: Clock) -> None:
+    """Without time passing."""
+    queue.add(A)
+    await queue.take()
+    queue.rest(A, 60)
+    (taker,) = await start(queue, 1)
+    queue.hurry(A, 0)
+    clock.advance(0)
+    assert await taker == A
+
+
 async def test_a_due_retry_does_not_ring_again_while_all_workers_are_busy(queue: KeyedQueue, clock: Clock) -> None:
     """With nobody waiting the timer rings once and rests; the key is ready for who comes next."""
     queue.add(A)

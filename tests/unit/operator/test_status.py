@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from kmseal.envelope import Scope
-from kmseal.manifest import EncryptedSecret
+from kmseal.envelope import DataKeyId, Scope
+from kmseal.manifest import Algorithm, EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
+from kmseal.rewrapped import Rewrapped, read_rewrapped
 from kmseal.target import CreationPolicy, DeletionPolicy, Target
-from kmseal_operator.decide import KeyUse, Opened, Outcome, Write
+from kmseal_operator.decide import Opened, Outcome, Write
+from kmseal_operator.holdings import KeyUse
 from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, TARGET_LABEL, Recorded, Seen
 from kmseal_operator.reasons import WAITS_FOR_SPEC, Reason
 from kmseal_operator.status import manager_of, record, release_body, secret_body, status_patch
@@ -107,6 +109,27 @@ def test_a_failure_leaves_target_and_keys_of_the_status_alone() -> None:
     """The merge patch does not name them."""
     patch = status_patch(recorded(DOWN, recorded(applied=True)), NOW, written=None)
     assert set(patch) == {"observedGeneration", "conditions"}
+
+
+def test_newer_wrappings_are_left_alone_unless_some_are_to_be_dropped() -> None:
+    """A merge patch replaces a list as a whole: what the re-wrapper wrote is named only to shorten it."""
+    newer = Rewrapped(DataKeyId("aaaa"), "0" * 64, Wrapping("local:dev", "v2", Algorithm.LOCAL_AES_256_GCM, b"w"))
+    for outcome, written in ((APPLIED, write()), (DOWN, None)):
+        after = recorded(outcome, applied=written is not None)
+        assert "rewrapped" not in status_patch(after, NOW, written=written)
+        kept = status_patch(after, NOW, written=written, rewrapped=[newer])
+        assert read_rewrapped(kept) == (newer,)
+        assert status_patch(after, NOW, written=written, rewrapped=[])["rewrapped"] == []
+
+
+def test_a_revocation_forgets_the_target() -> None:
+    """It was taken away, and the patch removes it from the status; a mere failure keeps it."""
+    before = recorded(applied=True)
+    after = record(DOWN, 4, before, NOW, target=None, manager="kmseal", revoked=True)
+    assert (after.target_name, after.target_uid, after.target_version, after.applied_fields) == ("", "", "", "")
+    assert status_patch(after, NOW, written=None)["target"] is None
+    again = record(DOWN, 4, after, datetime(2030, 1, 1, tzinfo=UTC), target=None, manager="kmseal", revoked=True)
+    assert again == after
 
 
 @pytest.mark.parametrize("reason", Reason)

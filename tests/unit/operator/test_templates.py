@@ -42,6 +42,8 @@ def rendered(template: str, **more: bytes) -> bytes:
         ("{{ values.empty | default('none') }}", b"none"),
         ("{% if values.user == 'app' and not values.empty %}yes{% else %}no{% endif %}", b"yes"),
         ("{{ 'a' if values.empty or values.user != 'app' else 'b' }}", b"b"),
+        ("{{ values.user | b64encode | b64decode }}", b"app"),
+        ("{{ values.password | trim | urlencode }}", b"s3cr3t-%C3%A9"),
         ("{% if values.absent is defined %}yes{% elif values.user is defined %}no{% endif %}", b"no"),
         ("{% raw %}{{ values.user }}{% endraw %}", b"{{ values.user }}"),
         ("{# a remark #}x", b"x"),
@@ -98,11 +100,12 @@ def test_a_binary_value_goes_through_b64encode_only(template: str) -> None:
         "{% autoescape true %}x{% endautoescape %}",
         "{% do values.clear() %}",
         "{{ values.user.upper() }}",
+        "{{ values.items() }}",
         "{{ values() }}",
         "{{ range(10) }}",
         "{{ 1 + 1 }}",
         "{{ 10 ** 10 }}",
-        "{{ 'a' * 1000 }}",
+        "{{ 'a' * 1000000000 }}",
         "{{ 7 % 2 }}",
         "{{ 7 // 2 }}",
         "{{ -1 }}",
@@ -122,8 +125,10 @@ def test_a_binary_value_goes_through_b64encode_only(template: str) -> None:
         "{{ values.user | map('upper') }}",
         "{{ values.user | attr('__class__') }}",
         "{{ values.user | format }}",
+        "{{ values.user | center(1000000000) }}",
         "{{ values.user | indent(width=4) }}",
         "{{ values.user | indent(65) }}",
+        "{{ values.user | indent(1000000000) }}",
         "{{ values.user | indent(-1) }}",
         "{{ values.user | b64decode }}",
         "{{ values.absent }}",
@@ -177,9 +182,10 @@ def test_an_error_never_tells_a_value(template: str) -> None:
         "{{ values.big }}" * 3,
         "{{ values.big | tojson | tojson | tojson }}",
         "{{ values.big" + " | b64encode" * 12 + " }}",
+        '{% if values.big | urlencode == "" %}{% endif %}' * 60,
         "x" * (VALUES_BYTES_MAX + 1),
     ],
-    ids=["many times", "escaped", "encoded", "text"],
+    ids=["many times", "escaped", "encoded", "compared only", "text"],
 )
 def test_a_result_is_not_larger_than_a_secret_can_be(template: str) -> None:
     """The bound holds however a result grows."""
@@ -193,6 +199,12 @@ def test_all_results_together_are_bounded() -> None:
     assert set(render({"a": "{{ values.big }}"}, values)) == {"a"}
     with pytest.raises(TemplateFailed, match="larger than a Secret"):
         render(dict.fromkeys("abc", "{{ values.big }}"), values)
+
+
+def test_one_template_that_fails_fails_them_all() -> None:
+    """A Secret never holds a part of what its object says."""
+    with pytest.raises(TemplateFailed):
+        render({"good": "x", "bad": "{{ values.no }}"}, {})
 
 
 def test_a_template_with_too_many_parts_is_refused() -> None:
