@@ -42,6 +42,7 @@ format: $(READY)  ## Format the code
 
 bench: $(READY)  ## Run the load programs (BENCH_ARGS are passed on)
 	$(BIN)/python bench/reconcile.py $(BENCH_ARGS)
+	$(BIN)/python bench/rotation.py
 
 lock: $(READY)  ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra operator --group dev --universal --python-version 3.11 \

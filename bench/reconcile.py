@@ -11,52 +11,18 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
-from kmseal.envelope import Place, Scope, encrypt_value, new_data_key_id
+from stage import OperatorProcess, Stage, create_objects, describe_machine, in_parallel, set_up
+
 from kmseal.kms.keyring import Keyring
 from kmseal.kms.settings import KmsSettings
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.kubeconfig import load_kubeconfig
 from kmseal.manifest import API_VERSION, KIND, EncryptedSecret
-from kmseal.redacted import Redacted
-from kmseal_dev.controlplane import ControlPlane
-
-ROOT = Path(__file__).parents[1]
-BIN = Path(sys.executable).parent
-CLIENTS = 32
-PORT = 18099
-
-
-async def create_objects(kubeconfig: Path, namespace: str, count: int, environment: dict[str, str], key: str) -> None:
-    """Seals and creates N objects of one value each, with a data key of their own."""
-    async with (
-        KubeClient(load_kubeconfig(kubeconfig), user_agent="bench") as kube,
-        Keyring(KmsSettings.from_environment(environment), environment) as keyring,
-    ):
-
-        async def create(index: int) -> None:
-            place, id_ = Place.of(Scope.STRICT, namespace, f"o{index}"), new_data_key_id()
-            fresh = await keyring.generate(key, place.encryption_context())
-            line = encrypt_value(fresh.data_key, id_, place, "password", Redacted(b"correct horse")).line()
-            body = {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "metadata": {"name": f"o{index}", "namespace": namespace},
-                "spec": {
-                    "dataKeys": [{"id": id_, "sealedFor": place.sealed_for, "wrappings": [fresh.wrapping.to_dict()]}],
-                    "encryptedData": {"password": line},
-                },
-            }
-            await kube.create(ENCRYPTED_SECRETS, namespace, body, manager="bench")
-
-        await in_parallel(create, count)
 
 
 async def run_bare(kubeconfig: Path, namespace: str, count: int, environment: dict[str, str]) -> None:
@@ -94,73 +60,18 @@ async def run_bare(kubeconfig: Path, namespace: str, count: int, environment: di
         print(json.dumps({"seconds": time.perf_counter() - started, "cpu": time.process_time() - used}))
 
 
-async def in_parallel(work, count: int) -> None:  # type: ignore[no-untyped-def]
-    """Runs work(0) … work(count - 1), 32 at a time."""
-    indexes = iter(range(count))
-
-    async def worker() -> None:
-        for index in indexes:
-            await work(index)
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(CLIENTS):
-            tasks.create_task(worker())
-
-
-class OperatorProcess:
-    """kmseal-operator as a process, with what it has used of the machine."""
-
-    def __init__(self, kubeconfig: Path, namespace: str, environment: dict[str, str], log: Path) -> None:
-        self.started = time.perf_counter()
-        self._log = log.open("ab")
-        self._process = subprocess.Popen(
-            [BIN / "kmseal-operator", "--kubeconfig", kubeconfig, "--namespace", namespace,
-             "--listen", f"127.0.0.1:{PORT}"],
-            env=environment, stderr=self._log,
-        )  # fmt: skip
-
-    def wait_for(self, path: str, wanted: str) -> float:
-        """Seconds from the start until ``path`` answers with ``wanted``."""
-        while self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=5) as answer:
-                    if wanted in answer.read().decode():
-                        return time.perf_counter() - self.started
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise SystemExit(f"the operator has ended; see {self._log.name}")
-
-    def cpu_seconds(self) -> float:
-        """Processor time so far, user and system."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def peak_mebibytes(self) -> float:
-        """The most memory that was ever resident."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-    def stop(self) -> None:
-        """Ends it."""
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
-
-
-def measure(control_plane: ControlPlane, count: int, kms: dict[str, dict[str, str]], key: str, log: Path) -> str:
+def measure(stage: Stage, count: int) -> str:
     """One row of the table."""
-    kubeconfig = control_plane.kubeconfig
     bare_namespace, namespace = f"bare-{count}", f"ours-{count}"
     for name in (bare_namespace, namespace):
-        control_plane.kubectl("create", "namespace", name)
-        asyncio.run(create_objects(kubeconfig, name, count, kms["developer"], key))
+        stage.control_plane.kubectl("create", "namespace", name)
+        asyncio.run(create_objects(stage, name, count))
     output = subprocess.run(
-        [sys.executable, __file__, "--bare", str(kubeconfig), bare_namespace, str(count)],
-        env=kms["operator"], check=True, capture_output=True, text=True,
+        [sys.executable, __file__, "--bare", str(stage.control_plane.kubeconfig), bare_namespace, str(count)],
+        env=stage.kms["operator"], check=True, capture_output=True, text=True,
     )  # fmt: skip
     bare = json.loads(output.stdout)
-    operator = OperatorProcess(kubeconfig, namespace, kms["operator"], log)
+    operator = OperatorProcess(stage, "--namespace", namespace)
     try:
         ready = operator.wait_for("/readyz", "ok")
         idle_cpu = operator.cpu_seconds()
@@ -168,7 +79,7 @@ def measure(control_plane: ControlPlane, count: int, kms: dict[str, dict[str, st
         cpu, memory = operator.cpu_seconds() - idle_cpu, operator.peak_mebibytes()
     finally:
         operator.stop()
-    again = OperatorProcess(kubeconfig, namespace, kms["operator"], log)
+    again = OperatorProcess(stage, "--namespace", namespace)
     try:
         restart = again.wait_for("/readyz", "ok")
     finally:
@@ -191,49 +102,20 @@ def main() -> None:
         kubeconfig, namespace, count = options.bare
         asyncio.run(run_bare(Path(kubeconfig), namespace, int(count), dict(os.environ)))
         return
-    with tempfile.TemporaryDirectory() as text, ControlPlane(audited=False) as control_plane:
-        folder = Path(text)
-        control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
-        kms = subprocess.Popen(
-            [BIN / "kmseal", "dev", "kms", "--alias", "bench", "--env-file", folder / "env", "-o", "json"],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            while not (folder / "env.operator").exists():
-                time.sleep(0.1)
-            environments = {role: read_environment(folder / f"env.{role}") for role in ("developer", "operator")}
-            rows = [
-                f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-                f"{time.strftime('%Y-%m-%d')}; the API server and the fake KMS share the cores.",
-                "",
-                "| objects | bare: objects/s | operator: objects/s | ratio | bare: CPU ms/object "
-                "| operator: CPU ms/object | operator: peak MiB | ready again, s |",
-                "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            ]
-            print("\n".join(rows), flush=True)
-            for size in map(int, options.sizes.split(",")):
-                key = "acs:kms:cn-hangzhou:1000000000000001:alias/bench"
-                rows.append(measure(control_plane, size, environments, key, folder / "operator.log"))
-                print(rows[-1], flush=True)
-            if options.out:
-                options.out.write_text("\n".join(rows) + "\n", encoding="utf-8")
-        finally:
-            kms.terminate()
-            kms.wait(30)
-
-
-def read_environment(path: Path) -> dict[str, str]:
-    """The environment of an identity, with no budget in the way."""
-    lines = [line.removeprefix("export ") for line in path.read_text().splitlines() if line.startswith("export ")]
-    environment = dict(line.split("=", 1) for line in lines)
-    unquoted = {name: value.strip("'\"") for name, value in environment.items()}
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": os.environ["HOME"],
-        "KMSEAL_KMS_CRYPTO_PER_SECOND": "100000",
-        **unquoted,
-    }
+    rows = [
+        describe_machine(),
+        "",
+        "| objects | bare: objects/s | operator: objects/s | ratio | bare: CPU ms/object "
+        "| operator: CPU ms/object | operator: peak MiB | ready again, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    print("\n".join(rows), flush=True)
+    with set_up() as stage:
+        for size in map(int, options.sizes.split(",")):
+            rows.append(measure(stage, size))
+            print(rows[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

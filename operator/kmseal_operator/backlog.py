@@ -138,6 +138,10 @@ class Backlog:
             if key not in self._taken:
                 self.add(key, Lane.BACK, now)
 
+    def is_taken(self, key: Key) -> bool:
+        """Whether a worker holds the key."""
+        return key in self._taken
+
     @property
     def ready(self) -> int:
         """How many keys a worker could take now."""

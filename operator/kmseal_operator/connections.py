@@ -44,7 +44,7 @@ class Connections:
         """
         connection = await self._connection(entry)
         wanted = {entry.key.key_id, *entry.previous, entry.key_id} - {""}
-        wanted = {key_id for key_id in wanted if self._speaks_first(entry, key_id)}
+        wanted = {key_id for key_id in wanted if self._keys.speaker(key_id) in (entry, None)}
         for key_id in self._connected.get(entry.key.name, set()) - wanted:
             self._keyring.connect(key_id, None)
         for key_id in wanted:
@@ -58,11 +58,6 @@ class Connections:
             self._keyring.connect(key_id, None)
             heirs.extend(self._keys.covering(key_id))
         return heirs
-
-    def _speaks_first(self, entry: Entry, key_id: str) -> bool:
-        """Whether this KMSKey says how a key is reached, where several speak of it: the first that people wrote."""
-        speaking = [other for other in self._keys.covering(key_id) if key_id not in other.key.replaces]
-        return not speaking or speaking[0] is entry
 
     async def _connection(self, entry: Entry) -> Connection | None:
         key = entry.key

@@ -158,9 +158,10 @@ def _barred(object_: EncryptedSecret, inputs: Inputs, bar: Bar) -> Report:
     if not bar.revokes:
         return Report(_failure(bar.error, inputs.recorded))
     outcome = Outcome(False, reason, f"{bar.error}; until then there is no Secret (onUnavailable: Remove)")
-    recorded = inputs.former if inputs.recorded.target_name != object_.target.name else inputs.target
-    owned = object_.target.creation_policy is not CreationPolicy.MERGE and _is_ours(recorded, object_, inputs.uid)
-    return Report(outcome, remove=recorded if owned and inputs.recorded.target_uid else None, revoked=True)
+    # Not by the status alone: a process may have died between making the target and saying so.
+    target = inputs.former or (inputs.target if object_.delivery is Delivery.SECRET else None)
+    owned = object_.target.creation_policy is not CreationPolicy.MERGE and _is_ours(target, object_, inputs.uid)
+    return Report(outcome, remove=target if owned else None, revoked=True)
 
 
 def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:

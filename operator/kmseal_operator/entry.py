@@ -20,6 +20,8 @@ NOT_FOUND: Final = "NotFound"
 UNKNOWN: Final = "Unknown"
 _PREVIOUS_MAX: Final = 64
 _VERSIONS_MAX: Final = 256
+_OWN_WAY: Final = ("", "", "", None)
+"""What says how a key is reached, where that is the process's own way."""
 _SHUT: Final = frozenset({KeyState.DISABLED, KeyState.PENDING_DELETION, KeyState.PENDING_IMPORT})
 """States that somebody brought about on purpose, as opposed to faults and to keys that cannot be found."""
 
@@ -51,6 +53,8 @@ class Entry:
     """Why the last poll failed; None when it did not."""
     polled_at: float | None = None
     """When it was last asked, by the monotonic clock."""
+    connected: bool = True
+    """Whether the key is reached as the spec says now; False until the keeper has seen to it."""
 
     @classmethod
     def read(cls, raw: Json) -> "Entry | None":
@@ -80,7 +84,7 @@ class Entry:
                 for item in map(_dict, _list(status.get("versions")))
                 if item.get("keyId") and item.get("id")
             )[-_VERSIONS_MAX:],
-            status=status,
+            status=status, connected=_way(key) == _OWN_WAY,
         )  # fmt: skip
 
     def carry_over(self, before: "Entry") -> None:
@@ -88,6 +92,9 @@ class Entry:
         self.key_id, self.state, self.primary = before.key_id, before.state, before.primary
         self.previous, self.versions = before.previous, before.versions
         self.confirmed, self.failure, self.polled_at = before.confirmed, before.failure, before.polled_at
+        self.connected = before.connected
+        if _way(self.key) != _way(before.key):
+            self.connected, self.polled_at = False, None  # Nothing is opened by the old way, nor is a poll waited for.
 
     def learn(self, description: KeyDescription, at: float) -> None:
         """Takes in what KMS said of the key."""
@@ -135,7 +142,8 @@ class Entry:
     @property
     def description(self) -> KeyDescription | None:
         """The key as a destination of wrappings; None while it cannot be one, as for an asymmetric one."""
-        if self.invalid or not self.confirmed or self.state != KeyState.ENABLED or not self.primary:
+        known = self.confirmed and self.connected and not self.invalid
+        if not known or self.state != KeyState.ENABLED or not self.primary:
             return None
         return KeyDescription(self.key_id, KeyState.ENABLED, self.primary)
 
@@ -145,6 +153,10 @@ class Entry:
             return True
         # An asymmetric key has no primary version: each of its versions opens what it wrapped, and none is older.
         return use.key_id == self.key_id and self.primary not in ("", use.key_version_id)
+
+
+def _way(key: KMSKey) -> tuple[object, ...]:
+    return key.endpoint, key.ca_bundle, key.secret_name, key.role
 
 
 def _dict(value: object) -> Json:

@@ -24,8 +24,8 @@ class Sink(Protocol):
         """An object is there, new or changed."""
         ...
 
-    def vanish(self, key: Key) -> None:
-        """An object is gone."""
+    def vanish(self, key: Key, version: int = 0) -> None:
+        """An object is gone, as of a resource version; 0 where it is not known."""
         ...
 
     def present(self) -> set[Key]:
@@ -109,7 +109,7 @@ class Feed:
             await asyncio.sleep(0)
         for key in self._sink.present() - listed:
             if self._is_mine(key):
-                self._sink.vanish(key)
+                self._sink.vanish(key, int(version or 0))
         self._since = version
         return version
 
@@ -121,7 +121,7 @@ class Feed:
             if change.type in ("ADDED", "MODIFIED"):
                 self._sink.observe(change.object)
             elif change.type == "DELETED":
-                self._sink.vanish(_key(change.object))
+                self._sink.vanish(_key(change.object), int(change.object["metadata"]["resourceVersion"]))
             self._since = str(change.object["metadata"]["resourceVersion"])
         return self._since
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from kmseal.errors import Conflict, KeyUnusable, KmsealError
-from kmseal.kms.provider import UNUSABLE_STATES, KeyDescription
+from kmseal.kms.connection import CA_BUNDLE, CREDENTIALS, ENDPOINT
+from kmseal.kms.provider import NOT_FOUND, UNUSABLE_STATES, KeyDescription
 from kmseal.kube import KMS_KEYS, KubeClient
 from kmseal_operator.backlog import Key
 from kmseal_operator.connections import Connections
@@ -28,6 +29,7 @@ from kmseal_operator.report import build_status, is_due, is_urgent, transitions
 _EARLIEST: Final = 0.8
 """Intervals are shortened at random down to this part: never lengthened, so that one interval is a promise."""
 _AFTER_FAILURE: Final = 30.0
+_CONNECTION_FIELDS: Final = frozenset({ENDPOINT, CA_BUNDLE, CREDENTIALS})
 _log = logging.getLogger(__name__)
 
 
@@ -104,12 +106,12 @@ class Keeper:
             try:
                 await self._turn(key)
             except KmsealError as error:
-                delay = self._queue.failed(key, error.reason)
+                delay = self._queue.failed(key, error.reason, cap=self._patience(key))
                 _log.warning(
                     "a KMSKey could not be served: %s", error, extra={"object": str(key), "retry_seconds": delay}
                 )
             except Exception as error:  # noqa: BLE001  # The last line of defence; its text may quote anything.
-                delay = self._queue.failed(key, "Unexpected")
+                delay = self._queue.failed(key, "Unexpected", cap=self._patience(key))
                 _log.error("unexpected error", extra={"object": str(key), "error": type(error).__name__})
 
     async def polled_once(self, seconds: float) -> None:
@@ -129,6 +131,7 @@ class Keeper:
         entry = self._keys.get(name)
         if entry is None:
             for heir in self._connections.disconnect(name):
+                heir.connected = False
                 self.ask_again(heir)
             self._polled.pop(name, None)
             self._written_at.pop(name, None)
@@ -150,6 +153,11 @@ class Keeper:
             wait = min(wait, self._pause)
         self._queue.rest(key, max(0.0, wait))
 
+    def _patience(self, key: Key) -> float:
+        """The longest wait after a failure: a status that cannot be written must not keep the key from being asked."""
+        entry = self._keys.get(key.name)
+        return min(_interval(entry), _AFTER_FAILURE) if entry else _AFTER_FAILURE
+
     async def _poll(self, entry: Entry) -> None:
         if entry.invalid:
             entry.polled_at = self._clock()
@@ -157,15 +165,20 @@ class Keeper:
         before = (entry.description, entry.former)
         try:
             await self._connections.connect(entry)
+            self._keys.connect(entry)
             description = await self._keyring.describe(entry.key.key_id)
         except KeyUnusable as error:
             state = UNUSABLE_STATES.get(error.reason)
             if state and entry.key_id:
                 # A dedicated gateway refuses to describe a key that is shut, and so tells its state.
                 self._keys.learn(entry, KeyDescription(entry.key_id, state, entry.primary), self._clock())
-            else:
+            elif error.reason in NOT_FOUND:
                 entry.miss(error, self._clock())
+            else:
+                entry.fail(error, self._clock())
         except KmsealError as error:
+            if error.field in _CONNECTION_FIELDS:
+                error.field = f"spec.{error.field}"
             entry.fail(error, self._clock())
         else:
             self._keys.learn(entry, description, self._clock())

@@ -86,7 +86,7 @@ class Keys:
             self._listeners.on_policy(entry.covered | (before.covered if before else frozenset()))
             self._listeners.on_entry(name)
 
-    def vanish(self, key: Key) -> None:
+    def vanish(self, key: Key, version: int = 0) -> None:
         """A KMSKey is gone, and its rules with it."""
         entry = self._entries.pop(key.name, None)
         if entry:
@@ -113,12 +113,17 @@ class Keys:
 
     def learn(self, entry: Entry, description: KeyDescription, at: float) -> None:
         """Takes in what KMS said of a key; ``at`` is on the monotonic clock."""
-        # Whether a state was seen by this process or only read decides what may be removed for it.
-        covered, before = entry.covered, (entry.key_id, entry.state, entry.confirmed)
+        covered, before = entry.covered, _standing(entry)
         entry.learn(description, at)
         self._index()
-        if before != (entry.key_id, entry.state, entry.confirmed):
+        if before != _standing(entry):
             self._listeners.on_policy(covered | entry.covered)
+
+    def connect(self, entry: Entry) -> None:
+        """Takes in that the key is reached now as its KMSKey says."""
+        if not entry.connected:
+            entry.connected = True
+            self._listeners.on_policy(entry.covered)
 
     def get(self, name: str) -> Entry | None:
         """The KMSKey of that name."""
@@ -131,6 +136,10 @@ class Keys:
     def covering(self, key_id: str) -> Sequence[Entry]:
         """The KMSKeys that speak of a key, those that people wrote first."""
         return self._by_key.get(key_id, ())
+
+    def speaker(self, key_id: str) -> Entry | None:
+        """The KMSKey that says how a key is reached, of several that speak of it: the first that people wrote."""
+        return next((entry for entry in self.covering(key_id) if key_id not in entry.key.replaces), None)
 
     def refusal(self, key_id: str, namespace: str) -> KmsealError | None:
         """Why objects of a namespace may not be opened with a key; None if they may."""
@@ -146,7 +155,7 @@ class Keys:
                 return Misconfigured(
                     f"the KMSKey {entry.key.name} cannot be read, so that nobody may use {key_id}: {entry.invalid}"
                 )
-            if not entry.key.allows(namespace, self._labels.get(namespace, {})):
+            if not self._allows(entry, namespace):
                 return AccessDenied(
                     f"the KMSKey {entry.key.name} does not allow namespace {namespace} to use {key_id}",
                     reason=Reason.NAMESPACE_NOT_ALLOWED,
@@ -161,12 +170,8 @@ class Keys:
         return None
 
     def usable(self, wrappings: Sequence[Wrapping], namespace: str) -> Sequence[Wrapping]:
-        """Those wrappings that may be opened in a namespace. Raises the first one's refusal where none may."""
-        refusals = [self.refusal(wrapping.key_id, namespace) for wrapping in wrappings]
-        allowed = [wrapping for wrapping, refused in zip(wrappings, refusals, strict=True) if refused is None]
-        if refusals and not allowed:
-            raise next(refused for refused in refusals if refused)
-        return allowed
+        """Those wrappings that may be opened in a namespace now. Raises the first one's refusal where none may."""
+        return _passing(wrappings, lambda key_id: self.refusal(key_id, namespace) or self._obstacle(key_id))
 
     def bar(self, object_: EncryptedSecret, rewrapped: Sequence[Rewrapped]) -> Bar | None:
         """Why an object cannot be opened, as far as is known without asking KMS."""
@@ -176,7 +181,7 @@ class Keys:
                 continue
             wrappings = openers(data_key, rewrapped)
             try:
-                self.usable(wrappings, object_.namespace)
+                _passing(wrappings, lambda key_id: self.refusal(key_id, object_.namespace))
             except KmsealError as error:
                 error.field = f"spec.dataKeys[{index}]"
                 return Bar(error, all(self._is_revoked(wrapping.key_id) for wrapping in wrappings))
@@ -217,6 +222,22 @@ class Keys:
         ranks = [entry.versions.index(use) for entry in self.covering(use.key_id) if use in entry.versions]
         return min(ranks, default=-1)
 
+    def _allows(self, entry: Entry, namespace: str) -> bool:
+        labels, rule = self._labels.get(namespace), entry.key.allowed_namespaces
+        if labels is None:
+            # Not seen yet: to have no labels would be enough for a selector that asks for the absence of one.
+            return rule is None or namespace in rule.names
+        return entry.key.allows(namespace, labels)
+
+    def _obstacle(self, key_id: str) -> KmsealError | None:
+        """Why a key that may be used cannot be reached. No reason to take back what is Ready, so that no bar has it."""
+        entry = self.speaker(key_id)
+        if entry is None or entry.connected:
+            return None
+        return Misconfigured(
+            f"{key_id} cannot be reached as the KMSKey {entry.key.name} says: {entry.failure or 'not tried yet'}"
+        )
+
     def _is_revoked(self, key_id: str) -> bool:
         """Whether somebody shut the key on purpose, this process has seen it, and every KMSKey of it says Remove.
 
@@ -231,3 +252,16 @@ class Keys:
         for entry in self.entries():
             for key_id in entry.covered:
                 self._by_key.setdefault(key_id, []).append(entry)
+
+
+def _passing(wrappings: Sequence[Wrapping], refusal: Callable[[str], KmsealError | None]) -> Sequence[Wrapping]:
+    refusals = [refusal(wrapping.key_id) for wrapping in wrappings]
+    passing = [wrapping for wrapping, refused in zip(wrappings, refusals, strict=True) if refused is None]
+    if refusals and not passing:
+        raise next(refused for refused in refusals if refused)
+    return passing
+
+
+def _standing(entry: Entry) -> tuple[object, ...]:
+    """What objects depend on: also whether a state was seen, and not only read, for only then it takes targets away."""
+    return entry.key_id, entry.state, entry.confirmed, entry.failure is None

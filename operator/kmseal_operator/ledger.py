@@ -26,6 +26,7 @@ REWRAP_ANNOTATION: Final = "kmseal.dev/rewrap"
 FIELD_MANAGER: Final = "kmseal"
 
 Json = dict[str, Any]
+_GONE_MAX: Final = 1_024
 _ASKED: Final = {"true": True, "false": False}
 
 
@@ -181,6 +182,8 @@ class Ledger:
         self._objects: dict[Key, Known] = {}
         self._secrets: dict[Key, Seen] = {}
         self._by_target: dict[Key, set[Key]] = {}
+        self._gone: dict[Key, int] = {}
+        """When Secrets that are gone were last known to be gone: an answer to an older write of ours may come later."""
         self.deleted: dict[Key, Known] = {}
         """Objects that are gone but whose traces in other people's Secrets are still to be removed."""
 
@@ -213,12 +216,15 @@ class Ledger:
             return
         known.body = json.dumps(raw, separators=(",", ":")).encode()
         changed = before is None or before.generation != known.generation or before.uid != known.uid
-        # An echo of our own status write for a failing object must not push it past its backoff.
         if changed:
             fresh = known.recorded.observed_generation != known.generation
             self._queue.add(key, Lane.FRONT if fresh else Lane.BACK)
+        elif before and before.recorded != known.recorded and not self._queue.backlog.is_taken(key):
+            # Somebody else has written the status. (An echo of our own write is known already, or its object is in a
+            # worker's hands: it must not push a failing object past its backoff.)
+            self._queue.add(key, Lane.BACK)
 
-    def vanish_object(self, key: Key) -> None:
+    def vanish_object(self, key: Key, version: int = 0) -> None:
         """The EncryptedSecret is gone."""
         known = self._objects.pop(key, None)
         if known is None:
@@ -243,8 +249,11 @@ class Ledger:
         self._secrets[key] = seen
         self._recheck(key)
 
-    def vanish_secret(self, key: Key) -> None:
-        """A Secret of ours is gone, or carries our label no more."""
+    def vanish_secret(self, key: Key, version: int = 0) -> None:
+        """A Secret of ours is gone, or carries our label no more, as of a resource version."""
+        self._gone[key] = version
+        if len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         if self._secrets.pop(key, None):
             self._recheck(key)
 
@@ -281,6 +290,9 @@ class Ledger:
 
     def record_secret(self, key: Key, seen: Seen) -> None:
         """Takes in what a worker has just written, unless the feed has shown something later already."""
+        if int(seen.version) < self._gone.get(key, 0):
+            self._recheck(key)
+            return
         before = self._secrets.get(key)
         if before is None or before.uid != seen.uid or int(before.version) <= int(seen.version):
             self._secrets[key] = seen

@@ -76,8 +76,17 @@ WAITS_FOR_SPEC: Final = frozenset(
 )
 """Nothing but a change of the object can help, so that it is not tried again before one."""
 
-WAITS_FOR_KEY: Final = frozenset({Reason.KEY_UNUSABLE, Reason.KEY_NOT_REGISTERED, Reason.NAMESPACE_NOT_ALLOWED})
-"""Tried again at once when the key's state or its KMSKey changes."""
+WAITS_FOR_KEY: Final = frozenset(
+    {
+        Reason.KEY_UNUSABLE,
+        Reason.KEY_NOT_REGISTERED,
+        Reason.NAMESPACE_NOT_ALLOWED,
+        Reason.KMS_DENIED,
+        Reason.BAD_CREDENTIALS,
+        Reason.MISCONFIGURED,
+    }
+)
+"""Tried again at once when the key's state or its KMSKey changes, which also says how and as whom it is reached."""
 
 HEALS_WITH_KMS: Final = frozenset({Reason.KMS_UNAVAILABLE, Reason.KMS_THROTTLED})
 """Tried again at once when an endpoint of KMS is back."""

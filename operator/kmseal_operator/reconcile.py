@@ -87,6 +87,7 @@ class Reconciler:
             try:
                 await self.reconcile(key)
             except Exception as error:  # noqa: BLE001  # The last line of defence; its text may quote anything.
+                self._look_again(key)
                 delay = self._queue.failed(key, "Unexpected")
                 _log.error(
                     "unexpected error",
@@ -109,7 +110,12 @@ class Reconciler:
         if settled and not known.recheck:
             self._queue.done(key)
             return
-        gathered = await self._gather(key, known)
+        try:
+            gathered = await self._gather(key, known)
+        except KmsealError as error:
+            self._look_again(key)
+            self._retry(key, reason_of_writing(error), error.message, None)
+            return
         if gathered is None or (settled and not gathered.bar):
             self._queue.done(key)
             return
@@ -123,6 +129,7 @@ class Reconciler:
         try:
             await self._record(key, known, gathered, ending)
         except KmsealError as error:
+            self._look_again(key)
             self._retry(key, reason_of_writing(error), error.message, None)
             return
         outcome = ending.outcome
@@ -137,8 +144,9 @@ class Reconciler:
 
     async def _gather(self, key: Key, known: Known) -> _Gathered | None:
         """Reads the object; None where there is none any more."""
-        known.recheck, version = False, known.version
+        version = known.version
         raw = await self._body(key, known)
+        known.recheck = False
         if raw is None:
             return None
         try:
@@ -249,11 +257,16 @@ class Reconciler:
         """Removes the target of an earlier generation, or from it what a merging object had set there."""
         former = known.recorded.target_name
         if decision.remove:
-            await self._remove(key.namespace, former, decision.remove)
-        elif known.merges and former:
-            moved = decision.outcome.ready and (former != known.target or known.inject)
-            if moved or (isinstance(decision, Report) and decision.revoked):
-                await self.release(Key(key.namespace, former), field_manager(key.name, merges=True))
+            await self._remove(key.namespace, former or known.target, decision.remove)
+        elif known.merges:
+            manager = field_manager(key.name, merges=True)
+            moved = former and decision.outcome.ready and (former != known.target or known.inject)
+            if isinstance(decision, Report) and decision.revoked:
+                seen = self._ledger.secret(Key(key.namespace, former or known.target))
+                if former or (seen and seen.digest(manager)):
+                    await self.release(Key(key.namespace, former or known.target), manager)
+            elif moved:
+                await self.release(Key(key.namespace, former), manager)
 
     async def _remove(self, namespace: str, name: str, seen: Seen) -> None:
         await self._kube.delete(SECRETS, namespace, name, uid=seen.uid)
@@ -304,6 +317,11 @@ class Reconciler:
         if seen and seen.digest(manager):
             body = release_body(secret.namespace, secret.name, seen.uid)
             await self._kube.apply(SECRETS, secret.namespace, secret.name, body, manager=manager, force=True)
+
+    def _look_again(self, key: Key) -> None:
+        """What could not be finished is done anew, also where the status still says that all is well."""
+        if known := self._ledger.get(key):
+            known.recheck = True
 
     def _retry(self, key: Key, reason: Reason, message: str, at_least: float | None) -> None:
         cap = 30.0 if reason in HEALS_WITH_KMS or reason is Reason.API_UNAVAILABLE else None

@@ -48,6 +48,9 @@ class Registrar:
                 _log.warning(
                     "a key could not be registered: %s", error, extra={"object": key.name, "retry_seconds": delay}
                 )
+            except Exception as error:  # noqa: BLE001  # The last line of defence; its text may quote anything.
+                self._queue.failed(key, "Unexpected")
+                _log.error("unexpected error", extra={"object": key.name, "error": type(error).__name__})
             else:
                 self._queue.done(key)
 

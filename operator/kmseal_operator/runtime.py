@@ -113,6 +113,8 @@ class Operator:
                 clock=time.monotonic,
             )  # fmt: skip
             async with asyncio.TaskGroup() as tasks:
+                # Where there is a local key file, KMS may never be used.
+                warm = None if self._kms.local_key_file else tasks.create_task(keyring.warm("acs:kms:"))
                 for feed in (*rules, *secrets):
                     tasks.create_task(feed.run())
                 # Nothing may be opened before the rules about keys are known.
@@ -125,6 +127,8 @@ class Operator:
                 for feed in objects:
                     tasks.create_task(feed.run())
                 await _synced(objects)
+                if warm:
+                    await warm
                 # An earlier process may have ended between what it learned of a key and what it did about it.
                 self._recheck(self.ledger.keys())
                 tasks.create_task(self._release_orphans(reconciler))

@@ -34,7 +34,7 @@ class NamespaceSink:
         metadata = raw["metadata"]
         self._keys.label(metadata["name"], metadata.get("labels") or {})
 
-    def vanish(self, key: Key) -> None:
+    def vanish(self, key: Key, version: int = 0) -> None:
         """A namespace is gone."""
         self._keys.label(key.name, None)
 
