@@ -48,7 +48,9 @@ class Resource:
     kind: str
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
-        """The path of a collection, or of one object or its subresource."""
+        """The path of a collection, or of one object or its subresource. An empty name is refused, as a bug."""
+        if name == "":
+            raise ValueError("an empty name would make the path that of the whole collection")
         parts = [f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"]
         if namespace:
             parts.append(f"namespaces/{quote(namespace, safe='')}")

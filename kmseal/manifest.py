@@ -266,6 +266,23 @@ class EncryptedSecret:
             except WrongBinding as error:
                 raise _located(error, member_path("spec.encryptedData", name)) from None
 
+    def require_own(self, data_key_id: DataKeyId, data_key: Redacted) -> None:
+        """Refuses a data key that opens no value of this object: it is another object's, or nobody's.
+
+        Raises Unauthentic, also where no value names the data key, for then nothing shows whose it is; Malformed
+        (DataKeyLength) for what cannot be a data key.
+        """
+        for name, value in self.values.items():
+            if value.data_key_id == data_key_id:
+                require_data_key(data_key)
+                decrypt_value(data_key, self.place, name, value)
+                return
+        raise Unauthentic(
+            f"no value is encrypted under the data key {data_key_id}, so that nothing shows whose it is",
+            field="spec.dataKeys",
+            remedy="remove it from the file: kmseal set and unset drop what no value names",
+        )
+
     def decrypt(self, data_keys: Mapping[DataKeyId, Redacted]) -> dict[str, Redacted]:
         """Opens all values of the object or none (O3), with the unwrapped data keys by id.
 

@@ -4,6 +4,7 @@ Made by ``keys`` from what the feed shows, and kept up by the keeper's polls. Wh
 status is believed until the first poll, so that a restart knows at once which keys were shut. It asks nobody.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,6 +54,8 @@ class Entry:
     """Why the last poll failed; None when it did not."""
     polled_at: float | None = None
     """When it was last asked, by the monotonic clock."""
+    unheard: set[KeyUse] = field(default_factory=set)
+    """Versions of the present key that objects named for the first time after the last poll."""
     connected: bool = True
     """Whether the key is reached as the spec says now; False until the keeper has seen to it."""
 
@@ -79,11 +82,7 @@ class Entry:
             key_id=str(status.get("keyId") or "") if key.is_alias else key.key_id,
             state=str(status.get("state") or UNKNOWN), primary=str(status.get("primaryVersion") or ""),
             previous=tuple(str(key_id) for key_id in _list(status.get("previousKeys")))[-_PREVIOUS_MAX:],
-            versions=tuple(
-                KeyUse(str(item["keyId"]), str(item["id"]))
-                for item in map(_dict, _list(status.get("versions")))
-                if item.get("keyId") and item.get("id")
-            )[-_VERSIONS_MAX:],
+            versions=tuple(_versions(status))[-_VERSIONS_MAX:],
             status=status, connected=_way(key) == _OWN_WAY,
         )  # fmt: skip
 
@@ -109,6 +108,16 @@ class Entry:
         if self.primary and use not in self.versions:
             self.versions = (*self.versions, use)[-_VERSIONS_MAX:]
         self.confirmed, self.failure, self.polled_at = True, None, at
+        self.unheard.clear()
+
+    def meet(self, use: KeyUse) -> bool:
+        """Takes in a version that an object names; says whether KMS should be asked about it."""
+        if use.key_id != self.key_id or not self.primary or use in self.versions or use in self.unheard:
+            return False
+        if not self.confirmed or len(self.unheard) >= _VERSIONS_MAX:
+            return False
+        self.unheard.add(use)
+        return True
 
     def fail(self, error: KmsealError, at: float) -> None:
         """Takes in that the key could not be described. Its state stays what it was last: a fault is no news of it."""
@@ -130,6 +139,11 @@ class Entry:
         return self.former | ({self.key_id} if self.key_id else frozenset())
 
     @property
+    def remembered(self) -> frozenset[KeyUse]:
+        """All versions that the status lists, whether they were ever seen as primary or only named by objects."""
+        return frozenset(_versions(self.status))
+
+    @property
     def is_neutral(self) -> bool:
         """Whether it was registered by the operator and nobody has said anything in it since."""
         return self.automatic and self.key == KMSKey(self.key.name, self.key.key_id)
@@ -147,16 +161,25 @@ class Entry:
             return None
         return KeyDescription(self.key_id, KeyState.ENABLED, self.primary)
 
-    def is_stale(self, use: KeyUse) -> bool:
-        """Whether a wrapping that this KMSKey speaks of should be wrapped anew."""
-        if use.key_id in self.former:
-            return True
+    def is_outdated(self, use: KeyUse) -> bool:
+        """Whether a wrapping is under another version of the present key than the primary one.
+
+        One under a version that was first met after the last poll may be newer than what is known: the next poll says.
+        """
+        if use in self.unheard:
+            return False
         # An asymmetric key has no primary version: each of its versions opens what it wrapped, and none is older.
         return use.key_id == self.key_id and self.primary not in ("", use.key_version_id)
 
 
 def _way(key: KMSKey) -> tuple[object, ...]:
     return key.endpoint, key.ca_bundle, key.secret_name, key.role
+
+
+def _versions(status: Json) -> Iterator[KeyUse]:
+    for item in map(_dict, _list(status.get("versions"))):
+        if item.get("keyId") and item.get("id"):
+            yield KeyUse(str(item["keyId"]), str(item["id"]))
 
 
 def _dict(value: object) -> Json:

@@ -13,6 +13,7 @@ from kmseal.kms.figures import Figures
 from kmseal.kms.keyring import Keyring
 from kmseal_operator.keys import Keys
 from kmseal_operator.ledger import Ledger
+from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue
 from kmseal_operator.report import staleness, versions
 
@@ -26,6 +27,7 @@ class Gauges(Collector):
         """:param queues: by the name that their depth is shown under"""
         self._ledger = ledger
         self._keys = keys
+        self._moves = Moves(keys)
         self._queues = queues
         self.keyring: Keyring | None = None
 
@@ -59,7 +61,7 @@ class Gauges(Collector):
             for item in versions(entry, self._ledger.inventory):
                 held.add_metric([name, item["keyId"], item["id"], "git"], item["inGit"])
                 held.add_metric([name, item["keyId"], item["id"], "cluster"], item["inCluster"])
-            behind = staleness(entry, self._ledger.inventory)
+            behind = staleness(entry, self._moves, self._ledger.inventory)
             stale.add_metric([name, "cluster"], len(behind.in_cluster))
             stale.add_metric([name, "git"], len(behind.in_git))
         yield from (state, held, stale)

@@ -23,6 +23,7 @@ from kmseal_operator.holdings import Holdings
 from kmseal_operator.keys import Keys
 from kmseal_operator.ledger import FIELD_MANAGER, Ledger
 from kmseal_operator.metrics import Metrics
+from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue
 from kmseal_operator.report import build_status, is_due, is_urgent, transitions
 
@@ -61,6 +62,7 @@ class Keeper:
         self._keyring = keyring
         self._connections = connections
         self._keys = keys
+        self._moves = Moves(keys)
         self._ledger = ledger
         self._queue = queue
         self._announcer = announcer
@@ -92,8 +94,18 @@ class Keeper:
         entry.polled_at = None
         self._queue.hurry(Key("", entry.key.name), 0.0)
 
+    def ask_within(self, entry: Entry, seconds: float) -> None:
+        """Asks for a key's state before that time has passed since it was last asked."""
+        since = self._clock() - entry.polled_at if entry.polled_at is not None else seconds
+        entry.polled_at = None
+        self._queue.hurry(Key("", entry.key.name), max(0.0, seconds - since))
+
     def on_holdings(self, before: Holdings, after: Holdings) -> None:
-        """Objects have moved: the status is renewed within the pause."""
+        """Objects have moved: the status is renewed within the pause. An unknown version may be a newer one: asks."""
+        for use in {use for held in after for use in held}:
+            for entry in self._keys.covering(use.key_id):
+                if entry.meet(use):
+                    self.ask_within(entry, self._pause)
         for key_id in {use.key_id for held in {*before, *after} for use in held}:
             for entry in self._keys.covering(key_id):
                 self._dirty.add(entry.key.name)
@@ -146,6 +158,9 @@ class Keeper:
             self._polled.setdefault(name, asyncio.Event()).set()
         if self._keys.get(name) is entry and self._is_complete():
             await self._report(entry)
+        if self._keys.get(name) is not entry:
+            self._queue.rest(key, 0.0)  # It was changed while it was asked for: what was learned may not be its own.
+            return
         # None: somebody wants it asked again already.
         spread = _interval(entry) * (_EARLIEST + (1 - _EARLIEST) * self._chance())
         wait = 0.0 if entry.polled_at is None else entry.polled_at + spread - self._clock()
@@ -162,7 +177,7 @@ class Keeper:
         if entry.invalid:
             entry.polled_at = self._clock()
             return
-        before = (entry.description, entry.former)
+        before, heard = (entry.description, entry.former), not entry.unheard
         try:
             await self._connections.connect(entry)
             self._keys.connect(entry)
@@ -181,15 +196,17 @@ class Keeper:
                 error.field = f"spec.{error.field}"
             entry.fail(error, self._clock())
         else:
+            named = entry.key_id
             self._keys.learn(entry, description, self._clock())
-            await self._connections.connect(entry)
+            if entry.key_id != named:
+                await self._connections.connect(entry)
         self._metrics.polled("ok" if entry.failure is None else entry.failure.reason)
-        if before != (entry.description, entry.former):
+        if before != (entry.description, entry.former) or not heard:
             self._on_rotation()
 
     async def _report(self, entry: Entry) -> None:
         status = build_status(
-            entry, self._keys, self._ledger.inventory, failed=self._failed(), complete=self._is_complete(),
+            entry, self._moves, self._ledger.inventory, failed=self._failed(), complete=self._is_complete(),
             now=self._now(),
         )  # fmt: skip
         if not is_due(status, entry.status):

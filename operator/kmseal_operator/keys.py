@@ -1,8 +1,8 @@
-"""What the operator knows of keys, and the rules that follow: who may use a key, and where a wrapping should move.
+"""What the operator knows of keys, and the rules about who may use them.
 
 Filled by the feeds of KMSKeys and namespaces, and by the keeper, who polls. Asked by the workers before every unwrap,
-by the re-wrapper for destinations, and by the keeper for its reports. It asks nobody and writes nothing. Where several
-KMSKeys speak of one key, each of them must allow.
+and by ``moves``, which knows where wrappings should go. It asks nobody and writes nothing. Where several KMSKeys speak
+of one key, each of them must allow.
 """
 
 import logging
@@ -13,12 +13,12 @@ from typing import Any
 
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured
 from kmseal.kms.provider import KeyDescription
-from kmseal.kmskey import OnUnavailable, Rewrap
+from kmseal.kmskey import OnUnavailable
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.rewrapped import Rewrapped, openers
 from kmseal_operator.backlog import Key
 from kmseal_operator.entry import Entry
-from kmseal_operator.holdings import Holdings, KeyUse
+from kmseal_operator.holdings import Holdings
 from kmseal_operator.reasons import Reason
 
 Json = dict[str, Any]
@@ -150,6 +150,13 @@ class Keys:
                 reason=Reason.KEY_NOT_REGISTERED,
                 remedy="an administrator registers it with a KMSKey",
             )
+        if unresolved := self._shadow(key_id, namespace):
+            return AccessDenied(
+                f"{key_id} may be the key of the KMSKey {unresolved.key.name}, which does not allow "
+                f"namespace {namespace}: its alias could not be resolved ({unresolved.failure or 'not tried yet'})",
+                reason=Reason.NAMESPACE_NOT_ALLOWED,
+                remedy="let the operator describe the key (kms:DescribeKey)",
+            )
         for entry in entries:
             if entry.invalid:
                 return Misconfigured(
@@ -193,34 +200,28 @@ class Keys:
             self.refusal(key_id, namespace) for held in holdings for key_id in {held.spec.key_id, held.newest.key_id}
         )
 
-    def destination(self, use: KeyUse, *, asked: bool | None = None) -> KeyDescription | None:
-        """Where a wrapping should move now; None where it is current, or nobody asked, or its new key is not usable.
+    def _shadow(self, key_id: str, namespace: str) -> Entry | None:
+        """A KMSKey of an alias that was never resolved, and that could mean this key and forbid it.
 
-        A move to another key goes before a newer version of the same one, and is followed to its end.
-
-        :param asked: what the object's annotation says: True also where the KMSKey says Manual, False never
+        Whoever may decrypt but not describe would else get past every limit that is set on an alias.
         """
-        final = self.final(use.key_id)
-        if asked is False or final is None or not (use.key_id != final.key_id or final.is_stale(use)):
+        region = key_id.rpartition(":")[0]
+        if not any(self._is_unresolved(entry, region) for entry in self._entries.values()):
             return None
-        return final.description if asked or final.key.rewrap is Rewrap.AUTO else None
+        if any(not entry.is_neutral for entry in self.covering(key_id)):
+            return None  # People have said which KMSKey is this key's.
+        return next(
+            (
+                entry
+                for entry in self.entries()
+                if self._is_unresolved(entry, region) and not self._allows(entry, namespace)
+            ),
+            None,
+        )
 
-    def final(self, key_id: str) -> Entry | None:
-        """The KMSKey under whose key a wrapping should end; None for a circle of replacements, which moves nothing."""
-        passed: set[str] = set()
-        while key_id not in passed:
-            passed.add(key_id)
-            entries = self.covering(key_id)
-            moving = next((entry for entry in entries if key_id in entry.former and entry.key_id), None)
-            if moving is None:
-                return next((entry for entry in entries if entry.key_id == key_id), None)
-            key_id = moving.key_id
-        return None
-
-    def age(self, use: KeyUse) -> int:
-        """For the order of work: lower is older. A version that was never seen as primary is older than all others."""
-        ranks = [entry.versions.index(use) for entry in self.covering(use.key_id) if use in entry.versions]
-        return min(ranks, default=-1)
+    @staticmethod
+    def _is_unresolved(entry: Entry, region: str) -> bool:
+        return not entry.key_id and entry.key.key_id.rpartition(":")[0] == region
 
     def _allows(self, entry: Entry, namespace: str) -> bool:
         labels, rule = self._labels.get(namespace), entry.key.allowed_namespaces

@@ -58,7 +58,7 @@ class Reason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     """The key's KMSKey does not allow the object's namespace."""
     MISCONFIGURED = "Misconfigured"
-    """The operator's own configuration does not allow it: no credentials, no key file."""
+    """The operator's own configuration, or a KMSKey's, does not allow it: no credentials, no key file."""
     TARGET_CONFLICT = "TargetConflict"
     """A Secret of the target's name belongs to somebody else."""
     TARGET_MISSING = "TargetMissing"

@@ -256,8 +256,14 @@ class Reconciler:
     async def _leave_former(self, key: Key, known: Known, decision: Report | Write) -> None:
         """Removes the target of an earlier generation, or from it what a merging object had set there."""
         former = known.recorded.target_name
-        if decision.remove:
-            await self._remove(key.namespace, former or known.target, decision.remove)
+        remove = decision.remove
+        if isinstance(decision, Report) and decision.revoked and former and not (remove or known.merges):
+            # Without our label a Secret is on no feed: taking that off must not save it from being taken away.
+            seen = await self._look(key.namespace, former)
+            ours = seen and (seen.owner == key.name or known.uid in seen.owner_uids)
+            remove = seen if seen and ours and seen.uid == known.recorded.target_uid else None
+        if remove:
+            await self._remove(key.namespace, former or known.target, remove)
         elif known.merges:
             manager = field_manager(key.name, merges=True)
             moved = former and decision.outcome.ready and (former != known.target or known.inject)

@@ -74,6 +74,7 @@ class Registrar:
             if conflict.reason == "NotFound":
                 raise
             # Somebody has registered it meanwhile: the feed will show it.
+        self._met.discard(key_id)  # Should somebody delete it, its next use registers it anew.
 
 
 def registered_name(key_id: str) -> str:

@@ -13,12 +13,14 @@ from typing import Any, Final
 from kmseal_operator.backlog import Key
 from kmseal_operator.entry import NOT_FOUND, Entry
 from kmseal_operator.holdings import Holdings, Inventory, KeyUse
-from kmseal_operator.keys import Keys
+from kmseal_operator.moves import Moves
 from kmseal_operator.status import rfc3339
 
 Json = dict[str, Any]
 _EXAMPLES_MAX: Final = 20
 _VERSIONS_MAX: Final = 512
+_GONE_MAX: Final = 64
+"""Versions that objects named once and name no more: whoever writes objects could make up any number."""
 _MESSAGE_CHARS_MAX: Final = 1024
 
 
@@ -35,31 +37,31 @@ class Staleness:
     """Objects that have a newer wrapping in their status where Git is stale."""
 
 
-def staleness(entry: Entry, inventory: Inventory) -> Staleness:
+def staleness(entry: Entry, moves: Moves, inventory: Inventory) -> Staleness:
     """Looks through the inventory: its cost grows with the number of distinct holdings, not of objects."""
     total, renewed = 0, 0
     in_cluster: list[Key] = []
     in_git: list[Key] = []
     for holdings, keys in _under(entry, inventory):
         total += len(list(keys))
-        stale = any(entry.is_stale(held.newest) for held in holdings)
+        stale = any(moves.is_stale(entry, held.newest) for held in holdings)
         if stale:
             in_cluster.extend(keys)
-        if any(entry.is_stale(held.spec) for held in holdings):
+        if any(moves.is_stale(entry, held.spec) for held in holdings):
             in_git.extend(keys)
             renewed += 0 if stale else len(list(keys))
     return Staleness(total, tuple(in_cluster), tuple(in_git), renewed)
 
 
 def build_status(
-    entry: Entry, keys: Keys, inventory: Inventory, *, failed: frozenset[Key], complete: bool, now: datetime
+    entry: Entry, moves: Moves, inventory: Inventory, *, failed: frozenset[Key], complete: bool, now: datetime
 ) -> Json:
     """The whole status.
 
     :param failed: objects that the re-wrapper could not do and tries again
     :param complete: whether every object of the cluster is in the inventory; else nothing is called safe
     """
-    stale = staleness(entry, inventory)
+    stale = staleness(entry, moves, inventory)
     pending = stale.in_cluster
     status: Json = {
         "observedGeneration": entry.generation,
@@ -71,10 +73,10 @@ def build_status(
         "objects": stale.objects,
         "stale": {"inCluster": len(pending), "inGit": len(stale.in_git), "objects": _examples(stale)},
         "rewrap": {"pending": len(pending), "done": stale.renewed, "failed": len(failed.intersection(pending))},
-        "safeToDisable": list(_safe(entry, inventory)) if complete and entry.confirmed else [],
+        "safeToDisable": list(_safe(entry, moves, inventory)) if complete and entry.confirmed else [],
         "conditions": [
             _condition("Available", *_available(entry), entry, now),
-            _condition("UpToDate", *_up_to_date(entry, keys, stale, failed), entry, now),
+            _condition("UpToDate", *_up_to_date(entry, moves, stale, failed), entry, now),
         ],
     }
     # An empty text would not have the form that the schema demands of ids.
@@ -113,7 +115,8 @@ def versions(entry: Entry, inventory: Inventory) -> Iterator[Json]:
         in_cluster.update(dict.fromkeys(renewed, count))
     # Those that were never seen as primary are older than all that were; then the order in which they came.
     met = sorted({*in_git, *in_cluster} - set(entry.versions))
-    for use in [*met, *entry.versions][-_VERSIONS_MAX:]:
+    gone = sorted(entry.remembered - {*met, *entry.versions})[:_GONE_MAX]
+    for use in [*gone, *met, *entry.versions][-_VERSIONS_MAX:]:
         yield {
             "keyId": use.key_id,
             "id": use.key_version_id,
@@ -123,12 +126,13 @@ def versions(entry: Entry, inventory: Inventory) -> Iterator[Json]:
         }
 
 
-def _safe(entry: Entry, inventory: Inventory) -> Iterator[Json]:
+def _safe(entry: Entry, moves: Moves, inventory: Inventory) -> Iterator[Json]:
     needed = {use for holdings, _ in inventory.groups() for held in holdings for use in held}
     needed_keys = {use.key_id for use in needed}
     for key_id in sorted(entry.former - needed_keys):
-        yield {"keyId": key_id}
-    for use in entry.versions:
+        if moves.leaves(entry, key_id):
+            yield {"keyId": key_id}
+    for use in dict.fromkeys([*sorted(entry.remembered), *entry.versions]):
         # Of an asymmetric key, which has no primary version, none is old: what was sealed offline may need any.
         if entry.primary and use.key_id == entry.key_id and use.key_version_id != entry.primary and use not in needed:
             yield {"keyId": use.key_id, "keyVersionId": use.key_version_id}
@@ -158,14 +162,14 @@ def _available(entry: Entry) -> tuple[str, str, str]:
     return "True", entry.state, "the key can be used"
 
 
-def _up_to_date(entry: Entry, keys: Keys, stale: Staleness, failed: frozenset[Key]) -> tuple[str, str, str]:
+def _up_to_date(entry: Entry, moves: Moves, stale: Staleness, failed: frozenset[Key]) -> tuple[str, str, str]:
     count = len(stale.in_cluster)
     if not count:
         waiting = len(stale.in_git)
         git = f"; Git is behind for {waiting} of them: run kmseal rewrap --from-cluster" if waiting else ""
         return "True", "UpToDate", f"all {stale.objects} objects open by the newest version{git}"
     text = f"{count} of {stale.objects} objects open by an older version only"
-    if entry.key_id and any(keys.final(key_id) is None for key_id in entry.former):
+    if entry.key_id and any(moves.final(key_id) is None for key_id in entry.former):
         return "False", "ReplacementCircle", f"{text}; spec.replaces of KMSKeys leads in a circle: break it"
     if broken := len(failed.intersection(stale.in_cluster)):
         return "False", "RewrapFailing", f"{text}; {broken} could not be re-wrapped and are tried again"

@@ -13,15 +13,17 @@ from typing import Any, Final, Protocol
 
 from kmseal.errors import Conflict, KmsealError, Terminal, Throttled
 from kmseal.kms.budget import in_background
-from kmseal.kms.provider import Context, KeyDescription
+from kmseal.kms.provider import Context, KeyDescription, Unwrapped
 from kmseal.kube import ENCRYPTED_SECRETS, KubeClient
-from kmseal.manifest import DataKey, EncryptedSecret, Wrapping
+from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
+from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, digest, live, openers, read_rewrapped
 from kmseal_operator.backlog import Key, Lane
 from kmseal_operator.holdings import Held, Holdings, KeyUse, read_holdings
 from kmseal_operator.keys import Keys
 from kmseal_operator.ledger import FIELD_MANAGER, Known, Ledger
 from kmseal_operator.metrics import Metrics
+from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue
 
 _WRITES_MAX: Final = 4
@@ -36,6 +38,14 @@ class Rewrapping(Protocol):
         self, wrapping: Wrapping, key: str, context: Context, *, description: KeyDescription | None = None
     ) -> Wrapping:
         """Wraps the same data key under the primary version of a key."""
+        ...
+
+    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context) -> Unwrapped:
+        """Opens one of the wrappings of a data key."""
+        ...
+
+    async def wrap(self, key: str, data_key: Redacted, context: Context) -> Wrapping:
+        """Wraps a data key that the caller holds."""
         ...
 
 
@@ -61,6 +71,7 @@ class Rewrapper:
         self._kube = kube
         self._keyring = keyring
         self._keys = keys
+        self._moves = Moves(keys)
         self._ledger = ledger
         self._queue = queue
         self._metrics = metrics
@@ -73,7 +84,7 @@ class Rewrapper:
         self._planned = True
         work: list[tuple[int, str, Key]] = []
         for holdings, keys in self._ledger.inventory.groups():
-            age = min((self._keys.age(held.newest) for held in holdings), default=0)
+            age = self._moves.age(holdings)
             work.extend((age, known.created, key) for key in keys if (known := self._movable(key, holdings)))
         for _, _, key in sorted(work):
             self._queue.add(key, Lane.BACK)
@@ -143,25 +154,43 @@ class Rewrapper:
         # Ciphertext that stands in the wrong place could not be opened under this object's context anyway.
         object_.require_place()
         before = live(object_, read_rewrapped(raw.get("status")))
-        fresh = []
+        fresh: list[Rewrapped] = []
+        failures: list[KmsealError] = []
         for step in self._steps(object_, before, asked=known.rewrap_asked):
-            # Rules and states may have changed while others were waited for.
-            sources = self._keys.usable(step.sources, key.namespace)
-            wrapping = await self._wrap(step, sources, object_.place.encryption_context())
-            fresh.append(Rewrapped(step.data_key.id, digest(step.replaced), wrapping))
-        return bool(fresh) and await self._write(key, raw, object_, fresh)
+            try:
+                # Rules and states may have changed while others were waited for.
+                sources = self._keys.usable(step.sources, key.namespace)
+                wrapping = await self._wrap(object_, step, sources)
+            except KmsealError as error:
+                failures.append(error)
+            else:
+                fresh.append(Rewrapped(step.data_key.id, digest(step.replaced), wrapping))
+        # What was made is kept, whatever became of the others: else each retry would make it again.
+        written = bool(fresh) and await self._write(key, raw, object_, fresh)
+        if failures:
+            raise next((error for error in failures if not isinstance(error, Terminal)), failures[0])
+        return written
 
-    async def _wrap(self, step: _Step, sources: Sequence[Wrapping], context: Context) -> Wrapping:
+    async def _wrap(self, object_: EncryptedSecret, step: _Step, sources: Sequence[Wrapping]) -> Wrapping:
         *others, last = sources
         with in_background():
             for source in others:
                 try:
-                    return await self._keyring.rewrap(
-                        source, step.destination.key_id, context, description=step.destination
-                    )
+                    return await self._wrap_from(object_, step, source)
                 except Terminal:
                     continue  # What the status holds does not open; what Git holds may.
-            return await self._keyring.rewrap(last, step.destination.key_id, context, description=step.destination)
+            return await self._wrap_from(object_, step, last)
+
+    async def _wrap_from(self, object_: EncryptedSecret, step: _Step, source: Wrapping) -> Wrapping:
+        context = object_.place.encryption_context()
+        if source.algorithm is not Algorithm.RSAES_OAEP_SHA_256:
+            return await self._keyring.rewrap(source, step.destination.key_id, context, description=step.destination)
+        # Sealed to a public key, a wrapping is bound to no place: copied from another object it would be given this
+        # one's context, and whoever may open this one could open what it came from. Only a value that opens here,
+        # under this place, shows that the data key is this object's own.
+        data_key = (await self._keyring.unwrap([source], context)).data_key
+        object_.require_own(step.data_key.id, data_key)
+        return await self._keyring.wrap(step.destination.key_id, data_key, context)
 
     async def _write(self, key: Key, raw: dict[str, Any], object_: EncryptedSecret, fresh: Sequence[Rewrapped]) -> bool:
         """Adds the newer wrappings to the status; a lost race costs another write, never another KMS call."""
@@ -197,14 +226,16 @@ class Rewrapper:
                 stand_in = newest.get((data_key.id, digest(wrapping)))
                 source = stand_in or wrapping
                 use = KeyUse(source.key_id, source.key_version_id)
-                if destination := self._keys.destination(use, asked=asked):
+                if destination := self._moves.destination(use, object_.namespace, asked=asked):
                     sources = (source, wrapping) if stand_in else (wrapping,)
                     yield _Step(data_key, wrapping, sources, destination)
 
     def _movable(self, key: Key, holdings: Sequence[Held]) -> Known | None:
         """The record of an object that can move now; None of one that cannot."""
         known = self._ledger.get(key)
-        if known and any(self._keys.destination(held.newest, asked=known.rewrap_asked) for held in holdings):
+        if known and any(
+            self._moves.destination(held.newest, key.namespace, asked=known.rewrap_asked) for held in holdings
+        ):
             return known
         return None
 

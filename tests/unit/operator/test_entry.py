@@ -115,8 +115,7 @@ def test_an_alias_that_moves_leaves_its_former_key_behind() -> None:
     found.learn(described(B), 2.0)
     assert (found.key_id, found.previous) == (B, (A,))
     assert found.former == {A}
-    assert found.is_stale(KeyUse(A, "v1"))
-    assert not found.is_stale(KeyUse(B, "v1"))
+    assert not found.is_outdated(KeyUse(B, "v1"))
 
 
 def test_an_alias_that_comes_back_is_no_loop() -> None:
@@ -155,8 +154,8 @@ def test_versions_are_kept_in_the_order_in_which_they_were_primary() -> None:
     for version in ("v1", "v2", "v2", "v3"):
         found.learn(described(version=version), 1.0)
     assert found.versions == tuple(KeyUse(A, version) for version in ("v1", "v2", "v3"))
-    assert [found.is_stale(KeyUse(A, version)) for version in ("v1", "v2", "v3", "unheard-of")] == [1, 1, 0, 1]
-    assert not found.is_stale(KeyUse(C, "v1"))
+    assert [found.is_outdated(KeyUse(A, version)) for version in ("v1", "v2", "v3", "unheard-of")] == [1, 1, 0, 1]
+    assert not found.is_outdated(KeyUse(C, "v1"))
 
 
 def test_a_key_that_cannot_be_used_and_does_not_tell_keeps_its_primary_version() -> None:
@@ -165,7 +164,7 @@ def test_a_key_that_cannot_be_used_and_does_not_tell_keeps_its_primary_version()
     found.learn(described(version="v2"), 1.0)
     found.learn(described(version="", state=KeyState.DISABLED), 2.0)
     assert (found.state, found.primary) == ("Disabled", "v2")
-    assert found.is_stale(KeyUse(A, "v1"))
+    assert found.is_outdated(KeyUse(A, "v1"))
 
 
 def test_the_primary_version_of_another_key_is_not_kept() -> None:
@@ -180,7 +179,7 @@ def test_no_version_of_an_asymmetric_key_is_stale_and_none_is_a_destination() ->
     """Each of its versions opens what it wrapped; the operator wraps under symmetric keys only."""
     found = entry(status={"primaryVersion": "v2"})
     found.learn(KeyDescription(A, KeyState.ENABLED, "", asymmetric=True), 1.0)
-    assert not found.is_stale(KeyUse(A, "v1"))
+    assert not found.is_outdated(KeyUse(A, "v1"))
     assert found.description is None
 
 
@@ -279,3 +278,16 @@ def test_a_changed_spec_keeps_what_was_learned() -> None:
 def test_only_an_automatic_kmskey_that_nobody_edited_is_neutral(labels: Json | None, spec: Json, neutral: bool) -> None:
     """Whoever says anything in it has spoken."""
     assert entry(labels=labels, **spec).is_neutral is neutral
+
+
+def test_a_version_that_an_object_names_first_is_asked_for_once() -> None:
+    """It may be newer than the last poll: until the next one it is not taken for an old one."""
+    found = entry()
+    assert not found.meet(KeyUse(A, "v2")), "nothing is known yet: the first poll is on its way anyway"
+    found.learn(described(version="v1"), 1.0)
+    assert not found.meet(KeyUse(B, "v2"))
+    assert not found.meet(KeyUse(A, "v1"))
+    assert [found.meet(KeyUse(A, "v2")) for _ in range(2)] == [True, False]
+    assert not found.is_outdated(KeyUse(A, "v2"))
+    found.learn(described(version="v1"), 2.0)
+    assert found.is_outdated(KeyUse(A, "v2"))

@@ -18,6 +18,7 @@ from kmseal_operator.backlog import Key
 from kmseal_operator.entry import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal_operator.holdings import Held, KeyUse
 from kmseal_operator.keys import Keys, Listeners, Mode
+from kmseal_operator.moves import Moves
 from kmseal_operator.reasons import Reason, reason_of_opening
 
 Json = dict[str, Any]
@@ -35,6 +36,7 @@ class Setting:
         self.namespaces: list[str] = []
         self.entries: list[str] = []
         self.keys = Keys(mode, Listeners(self.policies.append, self.namespaces.append, self.entries.append))
+        self.moves = Moves(self.keys)
         self.version = 0
 
     def show(
@@ -391,7 +393,7 @@ def test_enabling_the_key_lifts_the_bar(setting: Setting) -> None:
 
 def moved(setting: Setting, key_id: str, version: str = "v1", *, asked: bool | None = None) -> str:
     """Key and version where a wrapping should move; empty where it should not."""
-    found = setting.keys.destination(KeyUse(key_id, version), asked=asked)
+    found = setting.moves.destination(KeyUse(key_id, version), "prod", asked=asked)
     return f"{found.key_id[-1]} {found.primary_version}" if found else ""
 
 
@@ -458,7 +460,7 @@ def test_a_circle_of_replacements_moves_nothing(setting: Setting, length: int) -
         setting.show(f"circle-{index}", key_id, replaces=[circle[index - 1]])
         setting.poll(f"circle-{index}", key_id, "v2")
     for key_id in circle:
-        assert setting.keys.final(key_id) is None
+        assert setting.moves.final(key_id) is None
         assert moved(setting, key_id, "v1", asked=True) == ""
     setting.show("apart", D)
     setting.poll("apart", D, "v2")
@@ -496,9 +498,9 @@ def test_every_move_ends(replaces: Mapping[str, set[str]]) -> None:
         setting.show(name, ids[name], replaces=[ids[other] for other in sorted(replaced - {name})])
         setting.poll(name, ids[name], "v2")
     for key_id in ids.values():
-        first = setting.keys.destination(KeyUse(key_id, "v1"))
+        first = setting.moves.destination(KeyUse(key_id, "v1"), "prod")
         if first is not None:
-            assert setting.keys.destination(KeyUse(first.key_id, first.primary_version)) is None
+            assert setting.moves.destination(KeyUse(first.key_id, first.primary_version), "prod") is None
 
 
 def test_older_versions_come_first(setting: Setting) -> None:
@@ -507,7 +509,49 @@ def test_older_versions_come_first(setting: Setting) -> None:
     for version in ("v9", "v3", "v5"):
         setting.poll("one", A, version)
     uses = [KeyUse(A, version) for version in ("v5", "v9", "unheard-of", "v3")]
-    assert [use.key_version_id for use in sorted(uses, key=setting.keys.age)] == ["unheard-of", "v9", "v3", "v5"]
+    ordered = sorted(((Held(use, use),) for use in uses), key=setting.moves.age)
+    assert [held.newest.key_version_id for (held,) in ordered] == ["unheard-of", "v9", "v3", "v5"]
+
+
+def test_aliases_that_were_swapped_do_not_chase_each_other(setting: Setting) -> None:
+    """Each key is now what some alias names: what is under it stays, and no circle is told."""
+    other = ALIAS.replace("prod", "test")
+    setting.show("x", ALIAS)
+    setting.show("y", other)
+    for x, y in ((A, B), (B, A)):
+        setting.poll("x", x)
+        setting.poll("y", y)
+    for name, key_id in (("x", A), ("y", B)):
+        entry = setting.keys.get(name)
+        assert entry is not None
+        assert entry.former == {key_id}
+        assert not setting.moves.is_stale(entry, KeyUse(key_id, "v1"))
+        assert setting.moves.destination(KeyUse(key_id, "v1"), "prod") is None
+
+
+def test_nothing_moves_to_a_key_that_its_namespace_may_not_use(setting: Setting) -> None:
+    """Else the object would be locked out as soon as Git follows."""
+    setting.show("new", B, replaces=[A], allowedNamespaces={"names": ["staging"]})
+    setting.poll("new", B)
+    setting.keys.label("staging", {})
+    setting.keys.label("prod", {})
+    assert setting.moves.destination(KeyUse(A, "v1"), "prod") is None
+    moved = setting.moves.destination(KeyUse(A, "v1"), "staging")
+    assert moved is not None
+    assert moved.key_id == B
+
+
+def test_an_alias_that_cannot_be_resolved_limits_every_key_that_it_may_mean(setting: Setting) -> None:
+    """Who may decrypt and not describe gets past no limit; keys that people registered themselves are left alone."""
+    setting.show("limited", ALIAS, allowedNamespaces={"names": ["staging"]})
+    setting.show("met", B, labels=AUTOMATICALLY)
+    setting.show("known", C)
+    elsewhere = A.replace("hangzhou", "beijing")
+    assert [setting.reason(key) for key in (A, B)] == [Reason.NAMESPACE_NOT_ALLOWED] * 2
+    assert [setting.reason(key) for key in (C, elsewhere)] == [None, None]
+    assert setting.reason(A, "staging") is None
+    setting.poll("limited", D)
+    assert [setting.reason(key) for key in (A, B, D)] == [None, None, Reason.NAMESPACE_NOT_ALLOWED]
 
 
 # What the feed shows

@@ -13,6 +13,7 @@ from kmseal_operator.backlog import Key
 from kmseal_operator.entry import Entry
 from kmseal_operator.holdings import Held, Holdings, Inventory, KeyUse
 from kmseal_operator.keys import Keys, Listeners, Mode
+from kmseal_operator.moves import Moves
 from kmseal_operator.report import build_status, condition_of, is_due, is_urgent, staleness, transitions, versions
 
 Json = dict[str, Any]
@@ -31,6 +32,7 @@ class Setting:
 
     def __init__(self) -> None:
         self.keys = Keys(Mode.OPEN, Listeners(nothing, nothing, nothing))
+        self.moves = Moves(self.keys)
         self.inventory = Inventory()
         self.version = self.objects = 0
 
@@ -65,7 +67,7 @@ class Setting:
     ) -> Json:
         """The status that would be written."""
         return build_status(
-            self.entry(name), self.keys, self.inventory, failed=failed, complete=complete, now=now
+            self.entry(name), self.moves, self.inventory, failed=failed, complete=complete, now=now
         )  # fmt: skip
 
     def condition(self, kind: str, **more: Any) -> tuple[str, str, str]:
@@ -173,7 +175,7 @@ def test_examples_are_few_and_begin_with_what_the_cluster_waits_for(setting: Set
 def test_all_wrappings_of_an_object_must_be_current(setting: Setting) -> None:
     """One that is stale beside one that is not keeps its key needed."""
     key = setting.hold(held("v2"), held("v1"))
-    stale = staleness(setting.entry(), setting.inventory)
+    stale = staleness(setting.entry(), setting.moves, setting.inventory)
     assert (stale.in_cluster, stale.in_git, stale.renewed) == ((key,), (key,), 0)
 
 
