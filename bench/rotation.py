@@ -26,13 +26,6 @@ def key_status(stage: Stage) -> dict[str, Any]:
     return dict(json.loads(text).get("status", {}))
 
 
-def wait(stage: Stage, operator: OperatorProcess, reached: Any) -> None:
-    """Until the status of the KMSKey is as wanted."""
-    while not (status := key_status(stage)) or not reached(status):
-        operator.wait_for("/readyz", "ok")
-        time.sleep(0.1)
-
-
 def measure(stage: Stage, count: int, budget: int) -> list[str]:
     """The rows of the table."""
     stage.control_plane.kubectl("create", "namespace", NAMESPACE)
@@ -44,27 +37,33 @@ def measure(stage: Stage, count: int, budget: int) -> list[str]:
     stage.control_plane.kubectl("apply", "-f", str(manifest))
     asyncio.run(create_objects(stage, NAMESPACE, count))
     operator = OperatorProcess(stage)
-    operator.wait_for("/metrics", f'kmseal_objects{{reason="Applied"}} {count:.1f}')
-    wait(stage, operator, lambda status: status["objects"] == count)
-    operator.stop()
+    try:
+        operator.wait_for("/metrics", f'kmseal_objects{{reason="Applied"}} {count:.1f}')
+        while key_status(stage).get("objects") != count:
+            operator.wait_for("/readyz", "ok")
+            time.sleep(0.1)
+    finally:
+        operator.stop()
     operator = OperatorProcess(stage, kms={"KMSEAL_KMS_CRYPTO_PER_SECOND": str(budget)})
-    operator.wait_for("/readyz", "ok")
-    time.sleep(2.0)  # The bucket is full, as it is in a process that has run for a while.
-    used = operator.cpu_seconds()
-    stage.admin("rotate", KEY)
-    while 'where="cluster"} 0.0' in stale(operator):
-        time.sleep(0.02)
-    seen = time.perf_counter()
-    waits = []
-    while 'where="cluster"} 0.0' not in stale(operator):
-        number = len(waits)
-        asyncio.run(create_objects(stage, NAMESPACE, 1, name=f"new{number}-"))
-        started = time.perf_counter()
-        operator.wait_for("/metrics", f'kmseal_objects{{reason="Applied"}} {count + number + 1:.1f}')
-        waits.append(time.perf_counter() - started)
-    seconds, cpu = time.perf_counter() - seen, operator.cpu_seconds() - used
-    memory = operator.peak_mebibytes()
-    operator.stop()
+    try:
+        operator.wait_for("/readyz", "ok")
+        time.sleep(2.0)  # The bucket is full, as it is in a process that has run for a while.
+        used = operator.cpu_seconds()
+        stage.admin("rotate", KEY)
+        while 'where="cluster"} 0.0' in stale(operator):
+            time.sleep(0.02)
+        seen = time.perf_counter()
+        waits: list[float] = []
+        while 'where="cluster"} 0.0' not in stale(operator):
+            number = len(waits)
+            asyncio.run(create_objects(stage, NAMESPACE, 1, name=f"new{number}-"))
+            started = time.perf_counter()
+            operator.wait_for("/metrics", f'kmseal_objects{{reason="Applied"}} {count + number + 1:.1f}')
+            waits.append(time.perf_counter() - started)
+        seconds, cpu = time.perf_counter() - seen, operator.cpu_seconds() - used
+        memory = operator.peak_mebibytes()
+    finally:
+        operator.stop()
     longest = max(waits, default=0.0)
     return [
         f"| {count} | {budget} | {count / budget * 1.1:.1f} | {seconds:.1f} | {cpu / count * 1000:.2f} "

@@ -1,6 +1,7 @@
 """What the load programs share: an API server, a fake KMS, objects to work on, and the operator as a process."""
 
 import asyncio
+import json
 import os
 import platform
 import subprocess
@@ -37,12 +38,14 @@ class Stage:
     folder: Path
     kms: dict[str, dict[str, str]]
     """The environment of each identity, with no budget in the way."""
+    switches: str
+    """Where the fake KMS takes orders."""
 
     def admin(self, *arguments: str) -> str:
         """Runs ``kmseal dev key`` as the administrator of the fake KMS."""
         done = subprocess.run(
             [BIN / "kmseal", "dev", "key", *arguments],
-            env=self.kms["admin"], check=True, capture_output=True, text=True,
+            env={**self.kms["operator"], "KMSEAL_DEV_ADMIN": self.switches}, check=True, capture_output=True, text=True,
         )  # fmt: skip
         return done.stdout
 
@@ -54,16 +57,17 @@ def set_up() -> Iterator[Stage]:
         folder = Path(text)
         control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(ROOT / "crds"))
-        kms = subprocess.Popen(
-            [BIN / "kmseal", "dev", "kms", "--alias", "bench", "--env-file", folder / "env", "-o", "json"],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        with (folder / "kms.json").open("wb") as summary:
+            kms = subprocess.Popen(
+                [BIN / "kmseal", "dev", "kms", "--alias", "bench", "--env-file", folder / "env", "-o", "json"],
+                stdout=summary,
+            )  # fmt: skip
         try:
             while not (folder / "env.operator").exists():
                 time.sleep(0.1)
-            files = {"admin": "env", "developer": "env.developer", "operator": "env.operator"}
-            environments = {role: read_environment(folder / name) for role, name in files.items()}
-            yield Stage(control_plane, folder, environments)
+            environments = {role: read_environment(folder / f"env.{role}") for role in ("developer", "operator")}
+            switches = json.loads((folder / "kms.json").read_text().splitlines()[-1])["admin"]
+            yield Stage(control_plane, folder, environments, switches)
         finally:
             kms.terminate()
             kms.wait(30)

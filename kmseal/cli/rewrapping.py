@@ -15,7 +15,7 @@ from kmseal.cli.report import Change, Outcome, Used
 from kmseal.cli.splices import PlacedWrapping
 from kmseal.envelope import DataKeyId
 from kmseal.errors import AccessDenied, KmsealError, Malformed
-from kmseal.kms.provider import Context, KeyDescription
+from kmseal.kms.provider import KeyDescription
 from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
 
 _RIGHTS: Final = "kms:ReEncryptFrom on the old key and kms:ReEncryptTo on the new one, or kms:Decrypt and kms:Encrypt"
@@ -101,11 +101,11 @@ class Rewrapping:
         # A key whose material is gone has no primary version; what its wrappings need is the material back.
         if description.primary_version in ("", wrapping.key_version_id):
             return wrapping
-        return await self._wrap(Step(wrapping, description), encrypted.place.encryption_context())
+        return await self._wrap(encrypted, Step(wrapping, description))
 
     async def _rearrange(self, encrypted: EncryptedSecret, data_key: DataKey, place: str) -> tuple[Wrapping, ...]:
         """Moves, adds and removes. All is decided before the first request, so that none is spent in vain."""
-        request, context = self._request, encrypted.place.encryption_context()
+        request = self._request
         steps: list[Wrapping | Step] = list(data_key.wrappings)
         if request.to_key:
             steps = list(move(data_key, await self._target(request.to_key), request.from_key))
@@ -130,7 +130,7 @@ class Rewrapping:
                 wrappings.append(step)
                 continue
             try:
-                wrappings.append(await self._wrap(step, context, data_key))
+                wrappings.append(await self._wrap(encrypted, step, data_key))
             except KmsealError as error:
                 raise _located(error, f"{place}.wrappings") from None
         return tuple(wrappings)
@@ -150,14 +150,21 @@ class Rewrapping:
             )
         return target
 
-    async def _wrap(self, step: Step, context: Context, data_key: DataKey | None = None) -> Wrapping:
+    async def _wrap(self, encrypted: EncryptedSecret, step: Step, data_key: DataKey | None = None) -> Wrapping:
+        """One new wrapping; ``data_key`` is needed for what is moved or added."""
         if self._dry_run:
             return step.expected()
-        key = step.new.key_id
+        key, context = step.new.key_id, encrypted.place.encryption_context()
+        sources = (step.old,) if step.old else data_key.wrappings if data_key else ()
+        is_bound = all(source.algorithm is not Algorithm.RSAES_OAEP_SHA_256 for source in sources)
         try:
-            if step.old is not None:
+            if step.old is not None and is_bound:
                 return await self._service.rewrap(step.old, key, context, description=step.new)
-            opened = await self._service.unwrap(data_key.wrappings if data_key else (), context)
+            opened = await self._service.unwrap(sources, context)
+            if data_key and not is_bound:
+                # Sealed to a public key, a wrapping is bound to no place. Copied from another object into this file, it
+                # would be given this object's context, and whoever may open this one could open what it came from.
+                encrypted.require_own(data_key.id, opened.data_key)
             return await self._service.wrap(key, opened.data_key, context)
         except AccessDenied as error:
             rights = "kms:Decrypt on a key that the object has and kms:Encrypt on this one"

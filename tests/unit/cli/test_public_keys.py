@@ -241,3 +241,24 @@ async def test_a_key_is_not_named_twice(cloud: Any, public: str) -> None:
     for more in (("--public-key", "again.yaml"), ("--key", public)):
         arguments = ("create", "db", "-n", "prod", "--public-key", "app.pub.yaml", *more, "--from-file", "a=-")
         assert "is given twice; name it once" in (await cloud(cloud.can(), *arguments, stdin="x", fails=3)).stderr
+
+
+async def test_a_copied_wrapping_is_not_given_another_objects_context(cloud: Any, public: str) -> None:
+    """Sealed to a public key it is bound to no place: only a value that opens here shows whose it is."""
+    symmetric = str(cloud.kms.create_key())
+    for name in ("victim", "thief"):
+        arguments = ("--public-key", "app.pub.yaml", "--from-file", "password=-", "-w", f"{name}.yaml")
+        sealed = offline("create", name, "-n", name, *arguments, stdin=CANARY)
+        assert sealed.returncode == 0, sealed.stderr
+    victim, thief = (yaml.safe_load(Path(f"{name}.yaml").read_text()) for name in ("victim", "thief"))
+    thief["spec"]["dataKeys"][0]["wrappings"] = victim["spec"]["dataKeys"][0]["wrappings"]
+    Path("thief.yaml").write_text(yaml.safe_dump(thief, sort_keys=False))
+    before = Path("thief.yaml").read_bytes()
+    able = cloud.can("DescribeKey", "AsymmetricDecrypt", "Encrypt", "ReEncrypt*")
+    for option in ("--to-key", "--add-key"):
+        refused = await cloud(able, "rewrap", "thief.yaml", option, symmetric, fails=3)
+        assert "spec.dataKeys[0].wrappings" in refused.stderr
+        assert Path("thief.yaml").read_bytes() == before
+    assert cloud.kms.calls["Encrypt"] == 0
+    await cloud(able, "rewrap", "victim.yaml", "--to-key", symmetric)
+    assert [item.algorithm for item in parsed("victim.yaml").data_keys[0].wrappings] == [Algorithm.KMS_SYMMETRIC]
