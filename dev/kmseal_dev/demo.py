@@ -1,8 +1,10 @@
 """``python -m kmseal_dev.demo``: the main job end to end, on a real API server, as a person would do it by hand.
 
 A developer, who may seal and not open, turns a .env file and a TLS pair into manifests, applies them, and changes one
-value; the operator makes the Secrets, heals one that is deleted, and refuses a copy in another namespace. Every command
-is shown as it is run. It is a test as well: what is not as expected ends it with exit code 1 and the ends of the logs.
+value; the operator makes the Secrets, heals one that is deleted, and refuses a copy in another namespace. The KMS key
+rotates: data keys are wrapped anew in the cluster, the files follow, and the old version is safe to disable. At last
+the kill switch takes the Secrets away and gives them back. Every command is shown as it is run. It is a test as well:
+what is not as expected ends it with exit code 1 and the ends of the logs.
 
 All values are made up, so they may be shown. It must leave nothing running, and no file, unless --keep is given.
 """
@@ -29,14 +31,27 @@ VALUES: Final = {
     "LOG_LEVEL": "info",
 }
 NEW_PASSWORD: Final = "changed-Xyl0phone"  # noqa: S105  # Made up, like the ones above.
+KMS_KEY: Final = f"""apiVersion: kmseal.dev/v1alpha1
+kind: KMSKey
+metadata:
+  name: app
+spec:
+  keyId: {KEY}
+  allowedNamespaces:
+    names: [prod]
+  pollInterval: 1s
+"""
 SHOW_VALUES: Final = (
     "kubectl get secret app -n prod -o go-template="
     """'{{range $name, $value := .data}}{{$name}}={{$value | base64decode}}{{"\\n"}}{{end}}'"""
 )
 READY_MESSAGE: Final = """{.status.conditions[?(@.type=="Ready")].message}"""
+PRIMARY_VERSION: Final = """{.status.primaryVersion}{"\\n"}"""
 CHANGED: Final = {**VALUES, "DATABASE_PASSWORD": NEW_PASSWORD}
 # What must show up nowhere; the level is no secret, and a word that logs may hold.
 SECRETS: Final = (VALUES["DATABASE_URL"], VALUES["DATABASE_PASSWORD"], NEW_PASSWORD)
+DATA_KEYS: Final = 3
+"""Of both objects at the time of the rotation: the one that was changed has two."""
 # Ciphertext has long lines, and nobody reads it to the end.
 WIDTH: Final = 118
 
@@ -74,6 +89,7 @@ class Demo:
     def __init__(self, playground: Playground) -> None:
         self._playground = playground
         self._steps = 0
+        self._former_version = ""
 
     def tell(self) -> None:
         self._install()
@@ -83,6 +99,9 @@ class Demo:
         self._change_one_value()
         self._heal()
         self._refuse_copy()
+        self._rotate()
+        self._bring_git_up_to_date()
+        self._use_the_kill_switch()
         self._look_back()
 
     def _install(self) -> None:
@@ -92,8 +111,10 @@ class Demo:
         (self._playground.folder / "crds").symlink_to(REPOSITORY / "crds")
         (self._playground.folder / "operator").symlink_to(REPOSITORY / "operator")
         self._run("kubectl apply -f crds/ -f operator/rbac.yaml")
-        self._run("kubectl wait --for=condition=Established crd/encryptedsecrets.kmseal.dev --timeout=30s")
+        self._run("kubectl wait --for=condition=Established -f crds/ --timeout=30s")
         self._run("kmseal dev key create --alias app")
+        self._write("key.yaml", KMS_KEY)
+        self._run("cat key.yaml && kubectl apply -f key.yaml")
         self._playground.start_operator()
         self._playground.environment["KMSEAL_KEY"] = KEY
         print("  kmseal-operator is ready.")
@@ -135,7 +156,7 @@ class Demo:
         before = (folder / "app.yaml").read_text()
         self._write("new-password", NEW_PASSWORD)
         self._run("cp app.yaml committed.yaml && kmseal set app.yaml DATABASE_PASSWORD=@new-password")
-        self._run("diff -u committed.yaml app.yaml | tail -n +3", cut=True)
+        self._run("diff -u committed.yaml app.yaml | tail -n +3; rm committed.yaml", cut=True)
         removed, added = _changed_lines(before, (folder / "app.yaml").read_text())
         self._expect([line.split(":")[0].strip() for line in removed] == ["DATABASE_PASSWORD"], "one line replaced")
         self._expect(len([line for line in added if ": v1." in line]) == 1, "one value line added")
@@ -159,14 +180,56 @@ class Demo:
 
     def _refuse_copy(self) -> None:
         self._headline("A copy in another namespace does not open, and KMS is not even asked")
-        calls = len(self._playground.kms_calls())
+        calls = self._count("Decrypt")
         self._run("sed 's/namespace: prod/namespace: staging/' app.yaml | kubectl apply -f -")
         self._run("kubectl wait --for=condition=Ready=False encryptedsecret/app -n staging --timeout=30s")
         listed = self._run("kubectl get encryptedsecrets -A")
         self._expect("WrongPlace" in listed, "the reason WrongPlace")
         self._run(f"kubectl get encryptedsecret app -n staging -o jsonpath='{READY_MESSAGE}{{\"\\n\"}}'")
         self._run("kubectl get secret app -n staging", fails=True)
-        self._expect(len(self._playground.kms_calls()) == calls, "no call of KMS")
+        self._expect(self._count("Decrypt") == calls, "no Decrypt")
+        self._run("kubectl delete encryptedsecret app -n staging")
+
+    def _rotate(self) -> None:
+        self._headline("The KMS key rotates: data keys are wrapped anew beside their objects, and stay inside KMS")
+        self._former_version = self._run(f"kubectl get kmskey app -o jsonpath='{PRIMARY_VERSION}'").strip()
+        self._run(f"kmseal dev key rotate {KEY}")
+        self._run("kubectl wait --for=jsonpath='{.status.rewrap.done}'=2 kmskey/app --timeout=30s")
+        self._run("kubectl wait --for=condition=UpToDate kmskey/app --timeout=30s")
+        self._run("kubectl get kmskeys")
+        self._expect(self._count("ReEncrypt") == DATA_KEYS, "one ReEncrypt for each data key, and no Decrypt")
+        self._run("kmseal rewrap --check --from-cluster .", fails=True)
+
+    def _bring_git_up_to_date(self) -> None:
+        self._headline("The files follow, with what the cluster has: no right in KMS is needed")
+        before = (self._playground.folder / "app.yaml").read_text()
+        self._run("cp app.yaml committed.yaml && kmseal rewrap --from-cluster app.yaml site.yaml")
+        self._run("diff -u committed.yaml app.yaml | tail -n +3; rm committed.yaml", cut=True)
+        removed, added = _changed_lines(before, (self._playground.folder / "app.yaml").read_text())
+        changed = {line.split(":")[0].strip(" -") for line in removed + added}
+        self._expect(changed <= {"keyVersionId", "wrapped"}, "nothing but wrapping lines has changed")
+        self._run("kubectl apply -f app.yaml -f site.yaml")
+        self._run("kubectl wait --for=jsonpath='{.status.stale.inGit}'=0 kmskey/app --timeout=30s")
+        self._wait_ready("app")
+        self._expect(self._run(SHOW_VALUES) == _as_lines(CHANGED), "the Secret holds what it held before")
+        listed = self._run("kmseal keys --git .").splitlines()
+        safe = listed[1].split()[-1]
+        self._expect(
+            "SAFE TO DISABLE" in listed[0] and safe == self._former_version, "the old version is safe to disable"
+        )
+
+    def _use_the_kill_switch(self) -> None:
+        self._headline("The kill switch: the key is disabled, and what it protects leaves the cluster until it is back")
+        patch = """'{"spec": {"onUnavailable": "Remove"}}'"""
+        self._run(f"kubectl patch kmskey app --type=merge -p {patch}")
+        self._run(f"kmseal dev key disable {KEY}")
+        self._run("kubectl wait --for=delete secret/app secret/site -n prod --timeout=30s")
+        listed = self._run("kubectl get encryptedsecrets -n prod")
+        self._expect(listed.count("KeyUnusable") == 2, "the objects say why they are not Ready")
+        self._run(f"kmseal dev key enable {KEY}")
+        self._wait_ready("app")
+        self._wait_ready("site")
+        self._expect(self._run(SHOW_VALUES) == _as_lines(CHANGED), "the Secret is back, with the same values")
 
     def _look_back(self) -> None:
         self._headline("What KMS was asked, by whom")
@@ -175,8 +238,9 @@ class Demo:
             print(f"  {count:3}  {identity:10} {action:16} {result}")
         self._expect(counts["developer", "GenerateDataKey", "Success"] == 3, "one data key for each seal and change")
         self._expect(counts["developer", "Decrypt", "Success"] == 0, "the developer opened nothing")
-        # One for each of the two new objects, and two data keys each for the change and for the healing.
-        self._expect(counts["operator", "Decrypt", "Success"] == 6, "one Decrypt for each data key of a change")
+        # One for each of the two new objects, two data keys each for the change and for the healing, and all three for
+        # the files that followed the rotation and for the key that came back.
+        self._expect(counts["operator", "Decrypt", "Success"] == 12, "one Decrypt for each data key of a change")
         texts = [*self._playground.logs().values(), self._playground.audit_file.read_text()]
         self._expect(not any(_found(SECRETS, text) for text in texts), "no value in any log")
 

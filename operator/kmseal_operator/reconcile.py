@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from kmseal.errors import Conflict, KmsealError, Refused, Throttled
+from kmseal.errors import Conflict, KmsealError, Refused, Throttled, WrongBinding
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.manifest import EncryptedSecret
 from kmseal.rewrapped import Rewrapped, live, read_rewrapped
@@ -155,9 +155,10 @@ class Reconciler:
             return _Gathered(error, version)
         recorded = read_rewrapped(raw.get("status"))
         rewrapped = live(object_, recorded)
-        return _Gathered(
-            object_, version, rewrapped, prunes=rewrapped != recorded, bar=self._keys.bar(object_, rewrapped)
-        )
+        bar = self._keys.bar(object_, rewrapped)
+        if bar and not bar.revokes and _is_misplaced(object_):
+            bar = None  # Opening will say so, before any key is asked: that is what somebody has to mend first.
+        return _Gathered(object_, version, rewrapped, prunes=rewrapped != recorded, bar=bar)
 
     async def _carry_out(self, key: Key, known: Known, gathered: _Gathered) -> _Ending:
         """Asks and acts until there is an outcome."""
@@ -335,6 +336,14 @@ class Reconciler:
         _log.warning(
             "not ready: %s", message, extra={"object": str(key), "reason": reason, "retry_seconds": round(delay, 1)}
         )
+
+
+def _is_misplaced(object_: EncryptedSecret) -> bool:
+    try:
+        object_.require_place()
+    except WrongBinding:
+        return True
+    return False
 
 
 def _is_immutable(error: KmsealError) -> bool:

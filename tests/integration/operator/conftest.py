@@ -372,7 +372,12 @@ def _empty(control_plane: ControlPlane) -> None:
         ("/api/v1", "secrets"),
         ("/apis/events.k8s.io/v1", "events"),
     ):
-        items = control_plane.request("GET", f"{group}/{resource}").body["items"]
+        deadline = time.monotonic() + DEADLINE
+        # A custom resource is not served in the first moment after a restart.
+        while (answer := control_plane.request("GET", f"{group}/{resource}")).status != 200:
+            assert time.monotonic() < deadline, answer.body
+            time.sleep(0.1)
+        items = answer.body["items"]
         for namespace in {item["metadata"].get("namespace", "") for item in items}:
             within = f"/namespaces/{namespace}" if namespace else ""
             answer = control_plane.request("DELETE", f"{group}{within}/{resource}")

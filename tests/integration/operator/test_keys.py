@@ -10,6 +10,7 @@ from typing import Any
 
 from kmseal.fakekms.faults import throttling
 from kmseal.fakekms.server import FakeKms
+from kmseal_operator.keys import Keys
 
 AGENT = "kmseal-operator"
 PATIENT = {"retry_base": 300.0, "retry_cap": 300.0}
@@ -18,7 +19,7 @@ PATIENT = {"retry_base": 300.0, "retry_cap": 300.0}
 
 def is_available(status: Any) -> tuple[str, str]:
     """Status and reason of the condition Available."""
-    found = next((c for c in status.get("conditions", []) if c["type"] == "Available"), {})
+    found: dict[str, str] = next((c for c in status.get("conditions", []) if c["type"] == "Available"), {})
     return found.get("status", ""), found.get("reason", "")
 
 
@@ -39,14 +40,14 @@ async def polls(cluster: Any, wait_until: Any, count: int) -> None:
 # -- registration
 
 
-async def test_a_key_that_opened_something_is_registered_once(cluster: Any) -> None:
+async def test_a_key_that_opened_something_is_registered_once(cluster: Any, wait_until: Any) -> None:
     """In open mode ten objects under one key make one KMSKey, under a name that a person can read."""
     log = cluster.control_plane.audit_log()
     running = await cluster.start()
     await asyncio.gather(*[cluster.apply(await cluster.seal(f"o{index}", {"a": b"1"})) for index in range(10)])
     for index in range(10):
         await cluster.reason(f"o{index}", "Applied")
-    (registered,) = [key["metadata"]["name"] for key in await _some_keys(cluster)]
+    (registered,) = [key["metadata"]["name"] for key in await _some_keys(cluster, wait_until)]
     words = cluster.key.removeprefix("acs:kms:").replace(":key/", "-").replace(":", "-")
     assert registered.startswith(f"{words}-")
     status = await cluster.key_shows(registered, lambda status: status["objects"] == 10)
@@ -59,13 +60,15 @@ async def test_a_key_that_opened_something_is_registered_once(cluster: Any) -> N
     assert len(await cluster.keys()) == 1
 
 
-async def _some_keys(cluster: Any) -> list[Any]:
-    while not (found := await cluster.keys()):
-        await asyncio.sleep(0.02)
-    return list(found)
+async def _some_keys(cluster: Any, wait_until: Any) -> list[Any]:
+    async def registered() -> bool:
+        return bool(await cluster.keys())
+
+    await wait_until(registered)
+    return list(await cluster.keys())
 
 
-async def test_keys_that_open_nothing_are_not_registered(cluster: Any) -> None:
+async def test_keys_that_open_nothing_are_not_registered(cluster: Any, wait_until: Any) -> None:
     """Whoever may write EncryptedSecrets cannot fill the cluster with KMSKeys, nor KMS with metadata calls."""
     log = cluster.control_plane.audit_log()
     await cluster.start()
@@ -79,7 +82,7 @@ async def test_keys_that_open_nothing_are_not_registered(cluster: Any) -> None:
     # What opens later is registered: so the registrar has had its turn.
     await cluster.apply(await cluster.seal("honest", {"a": b"1"}))
     await cluster.reason("honest", "Applied")
-    assert [key["spec"]["keyId"] for key in await _some_keys(cluster)] == [cluster.key]
+    assert [key["spec"]["keyId"] for key in await _some_keys(cluster, wait_until)] == [cluster.key]
     assert len(log.writes(agent=AGENT, verb="create", resource="kmskeys")) == 1
     assert {record.key_arn for record in cluster.kms.audit.of("DescribeKey")} <= {cluster.key}
 
@@ -164,6 +167,42 @@ async def test_namespaces_by_selector(cluster: Any) -> None:
     await other.reason("db", "Applied")
     await other.label_namespace({"team": None})
     await other.reason("db", "NamespaceNotAllowed")
+
+
+async def test_labels_that_were_not_seen_yet_allow_nothing(cluster: Any, monkeypatch: Any) -> None:
+    """A selector that asks for the absence of a label is not met by a namespace that is not known yet."""
+    selector = {"matchExpressions": [{"key": "frozen", "operator": "DoesNotExist"}]}
+    await cluster.create_key("main", cluster.key, allowedNamespaces={"selector": selector})
+    await cluster.start(**PATIENT)
+    late: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Keys, "label", lambda *arguments: late.append(arguments))
+        other = cluster.neighbour(await cluster.create_namespace())
+        await other.apply(await other.seal("db", {"a": b"1"}))
+        await other.reason("db", "NamespaceNotAllowed")
+    for arguments in late:
+        Keys.label(*arguments)
+    await other.reason("db", "Applied")
+
+
+async def test_an_operator_of_one_namespace_obeys_and_reports_nothing(bench: Any) -> None:
+    """It cannot say what the cluster needs, so that it writes no KMSKey, nor registers one; the rules hold for it."""
+    log, key = bench.control_plane.audit_log(), bench.kms.create_key()
+    await bench.create_key(bench.namespace, key, allowedNamespaces={"names": ["elsewhere"]}, onUnavailable="Remove")
+    try:
+        await bench.start(**PATIENT)
+        await bench.apply(await bench.seal("theirs", {"a": b"1"}, key=key))
+        await bench.apply(await bench.seal("free", {"a": b"1"}))
+        await bench.reason("theirs", "NamespaceNotAllowed")
+        await bench.reason("free", "Applied")
+        await bench.patch_key(bench.namespace, {"allowedNamespaces": {"names": [bench.namespace]}})
+        await bench.reason("theirs", "Applied")
+        bench.kms.disable(key)
+        await bench.reason("theirs", "KeyUnusable")
+        assert await bench.secret("theirs") is None
+        assert log.writes(agent=AGENT, resource="kmskeys") == []
+    finally:
+        await bench.delete_key(bench.namespace)
 
 
 async def test_a_revocation_while_nobody_looks(cluster: Any) -> None:
@@ -266,7 +305,7 @@ async def test_a_status_is_not_written_again(cluster: Any, wait_until: Any) -> N
     assert await cluster.key_events("main") == []
 
 
-async def test_an_alias_that_moved_while_nobody_looked(cluster: Any) -> None:
+async def test_an_alias_that_moved_while_nobody_looked(cluster: Any, wait_until: Any) -> None:
     """A start notices that the alias names another key, keeps the former one in view, and says so once."""
     cluster.kms.store.create_alias(cluster.kms.key(cluster.key), "alias/app")
     alias, former, latter = cluster.key.rpartition("key/")[0] + "alias/app", cluster.key, cluster.kms.create_key()
@@ -278,13 +317,13 @@ async def test_an_alias_that_moved_while_nobody_looked(cluster: Any) -> None:
     await cluster.start()
     status = await cluster.key_shows("app", lambda status: status.get("keyId") == latter)
     assert status["previousKeys"] == [former]
-    assert await _settled_events(cluster, "app", ("Normal", "Moved")) == 1
 
+    async def told() -> bool:
+        return list(await cluster.key_events("app")).count(("Normal", "Moved")) == 1
 
-async def _settled_events(cluster: Any, name: str, event: tuple[str, str]) -> int:
-    while event not in (found := await cluster.key_events(name)):
-        await asyncio.sleep(0.02)
-    return int(found.count(event))
+    await wait_until(told)
+    await polls(cluster, wait_until, 2)
+    assert await told()
 
 
 # -- how a key is reached
@@ -325,14 +364,13 @@ async def test_an_authority_that_is_not_the_endpoints(cluster: Any) -> None:
     """The condition names the field, and correcting it is enough, at once, whatever the interval."""
     async with FakeKms(regions=("cn-hangzhou",), account="2000000000000002") as kms:
         theirs = cluster.with_kms(kms)
-        cluster.kms.create_key()
         await cluster.create_key(
             "theirs", theirs.key, pollInterval="24h",
             endpoint=kms.endpoint(), caBundle=cluster.kms.ca_file.read_text(),
         )  # fmt: skip
         await cluster.start(**PATIENT)
         status = await cluster.key_shows("theirs", lambda status: is_available(status) == ("Unknown", "Misconfigured"))
-        assert "caBundle" in message(status)
+        assert "spec.caBundle" in message(status)
         assert kms.calls.total == 0
         await cluster.patch_key("theirs", {"caBundle": kms.ca_file.read_text()})
         await cluster.key_shows("theirs", lambda status: is_available(status) != ("Unknown", "Misconfigured"))
@@ -367,7 +405,9 @@ async def test_a_secret_with_credentials(cluster: Any, caplog: Any, capfd: Any) 
     await own.patch_secret("tenant", {"data": right})
     await cluster.key_shows("tenant", lambda status: is_available(status) == ("True", "Enabled"))
     await cluster.reason("db", "Applied")
-    assert {record.identity for record in cluster.kms.audit.of("Decrypt")} == {"tenant"}
+    decrypts = cluster.kms.audit.of("Decrypt")
+    assert [record.identity for record in decrypts if record.result == "Success"] == ["tenant"]
+    assert "operator" not in {record.identity for record in decrypts}
     events = (await cluster.request("GET", "/apis/events.k8s.io/v1/events")).body
     captured = capfd.readouterr()
     shown = [
@@ -412,6 +452,41 @@ async def test_secrets_of_other_namespaces_are_not_read(cluster: Any) -> None:
     await cluster.key_shows("main", lambda status: is_available(status) == ("Unknown", "Misconfigured"))
     reads = log.events(agent=AGENT, verb="get", resource="secrets")
     assert {(read.namespace, read.name) for read in reads} == {("kmseal-system", "elsewhere")}
+
+
+async def test_a_poll_reads_the_secret_once(cluster: Any, wait_until: Any) -> None:
+    """One request of the API server for each poll of a key with a Secret, and none for an object."""
+    own = cluster.neighbour(await cluster.create_namespace(name="kmseal-system"))
+    await own.create_secret("tenant", secret_of(cluster.kms.add_identity("tenant", ("Decrypt", "DescribeKey"))))
+    await cluster.create_key("main", cluster.key, credentials={"secretName": "tenant"})
+    running = await cluster.start()
+    await asyncio.gather(*[cluster.apply(await cluster.seal(f"o{index}", {"a": b"1"})) for index in range(20)])
+    await wait_until(lambda: running.operator.ledger.states()["Applied"] == 20)
+    await polls(cluster, wait_until, 1)
+    log, before = cluster.control_plane.audit_log(), cluster.kms.calls["DescribeKey"]
+    await polls(cluster, wait_until, 2)
+    reads = log.events(agent=AGENT, verb="get", resource="secrets")
+    assert 0 < len(reads) <= cluster.kms.calls["DescribeKey"] - before + 1
+
+
+async def test_the_first_kmskey_says_how_a_key_is_reached(cluster: Any, wait_until: Any) -> None:
+    """Of two, the first by name; when it is deleted the other, and without any the operator's own credentials count."""
+    own = cluster.neighbour(await cluster.create_namespace(name="kmseal-system"))
+    users = ["first", "second"]
+    for name in users:
+        await own.create_secret(name, secret_of(cluster.kms.add_identity(name, ("Decrypt", "DescribeKey"))))
+        await cluster.create_key(name, cluster.key, pollInterval="24h", credentials={"secretName": name})
+    running = await cluster.start(**PATIENT)
+    for name in users:
+        await cluster.apply(await cluster.seal(f"by-{name}", {"a": b"1"}))
+        await cluster.reason(f"by-{name}", "Applied")
+        await cluster.delete_key(name)
+        await wait_until(lambda gone=name: running.operator.keys.get(gone) is None)
+        if name != users[-1]:
+            await wait_until(lambda: cluster.kms.audit.of("DescribeKey")[-1].identity == users[-1])
+    await cluster.apply(await cluster.seal("by-itself", {"a": b"1"}))
+    await cluster.reason("by-itself", "Applied")
+    assert [record.identity for record in cluster.kms.audit.of("Decrypt")] == [*users, "operator"]
 
 
 async def test_changed_credentials_count_at_once(cluster: Any) -> None:
