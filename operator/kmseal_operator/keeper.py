@@ -185,8 +185,8 @@ class Keeper:
         except KeyUnusable as error:
             state = UNUSABLE_STATES.get(error.reason)
             if state and entry.key_id and not entry.key.is_alias:
-                # A dedicated gateway refuses to describe a key that is shut, and so tells its state. What an alias names
-                # by now it does not tell: that is a fault, or a moved alias would shut the key of before.
+                # A dedicated gateway refuses to describe a key that is shut, and so tells its state. What an alias
+                # names by now it does not tell: that is a fault, or a moved alias would shut the key of before.
                 self._keys.learn(entry, KeyDescription(entry.key_id, state, entry.primary), self._clock())
             elif error.reason in NOT_FOUND:
                 entry.miss(error, self._clock())

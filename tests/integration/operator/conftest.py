@@ -228,6 +228,13 @@ class Bench:
         for start in range(0, len(manifests), 25):
             await asyncio.gather(*map(self.apply, manifests[start : start + 25]))
 
+    async def apply_all(self, running: "Running", names: Sequence[str], *, key: str = "") -> None:
+        """Seals and applies new objects, and waits until the operator has done with them."""
+        done = running.operator.ledger.states()["Applied"] + len(names)
+        await self.apply_many(await self.seal_many(names, key=key))
+        await until(lambda: running.operator.ledger.states()["Applied"] == done)
+        await running.idle()
+
     async def seal_many(self, names: Sequence[str], *, key: str = "") -> list[Json]:
         """Manifests that hold one value each."""
         environment = self.environment(self._developer)

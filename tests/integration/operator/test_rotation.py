@@ -17,8 +17,8 @@ def newest(raw: Json) -> set[str]:
 async def test_a_rotation_is_followed_to_the_end(cluster: Any, settled: Any, updated: Any) -> None:
     """A new version is seen; each object costs one ReEncrypt and one write of its status; the gate opens with Git."""
     await cluster.create_key("main", cluster.key)
-    await cluster.start()
-    await cluster.apply_many(await cluster.seal_many([f"o{index}" for index in range(10)]))
+    running = await cluster.start()
+    await cluster.apply_all(running, [f"o{index}" for index in range(10)])
     status = await cluster.key_shows("main", settled(10, 0))
     old = status["primaryVersion"]
     before = await cluster.objects()
@@ -56,8 +56,8 @@ async def test_an_alias_that_moves_takes_its_objects_along(cluster: Any, settled
     first, other = cluster.kms.create_key("alias/app"), cluster.kms.create_key()
     alias = f"{first.rsplit(':', 1)[0]}:alias/app"
     await cluster.create_key("app", alias)
-    await cluster.start()
-    await cluster.apply_many(await cluster.seal_many(["one", "two"], key=first))
+    running = await cluster.start()
+    await cluster.apply_all(running, ["one", "two"], key=first)
     await cluster.key_shows("app", settled(2, 0))
     cluster.kms.move_alias("alias/app", other)
     status = await cluster.key_shows("app", settled(2, 2))
@@ -82,8 +82,8 @@ async def test_a_replaced_key_of_another_account_is_moved_away_from(cluster: Any
     """spec.replaces names the key of before; its wrappings move, by Decrypt and Encrypt where ReEncrypt cannot."""
     other = cluster.kms.create_key()
     await cluster.create_key("main", other, replaces=[cluster.key])
-    await cluster.start()
-    await cluster.apply_many(await cluster.seal_many(["one"]))
+    running = await cluster.start()
+    await cluster.apply_all(running, ["one"])
     status = await cluster.key_shows("main", settled(1, 1))
     assert status["safeToDisable"] == []
     await cluster.apply_many([updated(raw) for raw in (await cluster.objects()).values()])
@@ -136,7 +136,7 @@ async def test_a_kill_in_the_middle_repeats_nothing_that_is_done(cluster: Any, s
     count, workers = 60, 4
     await cluster.create_key("main", cluster.key)
     running = await cluster.start()
-    await cluster.apply_many(await cluster.seal_many([f"o{index}" for index in range(count)]))
+    await cluster.apply_all(running, [f"o{index}" for index in range(count)])
     await cluster.key_shows("main", settled(count, 0))
     await running.stop()
     cluster.kms.rotate(cluster.key)
@@ -157,7 +157,7 @@ async def test_new_objects_go_before_a_rotation(cluster: Any, settled: Any) -> N
     count = 200
     await cluster.create_key("main", cluster.key)
     running = await cluster.start()
-    await cluster.apply_many(await cluster.seal_many([f"o{index}" for index in range(count)]))
+    await cluster.apply_all(running, [f"o{index}" for index in range(count)])
     await cluster.key_shows("main", settled(count, 0))
     fresh = await cluster.seal_many([f"new{index}" for index in range(5)])
     await running.stop()
@@ -177,8 +177,8 @@ async def test_throttling_neither_loses_nor_repeats_work(cluster: Any, settled: 
     count = 40
     await cluster.create_key("main", cluster.key)
     # Patience enough that no call is cut off half way, which would have to be made again.
-    await cluster.start(kms={"KMSEAL_KMS_DEADLINE_SECONDS": "30", "KMSEAL_KMS_ATTEMPT_SECONDS": "10"})
-    await cluster.apply_many(await cluster.seal_many([f"o{index}" for index in range(count)]))
+    running = await cluster.start(kms={"KMSEAL_KMS_DEADLINE_SECONDS": "30", "KMSEAL_KMS_ATTEMPT_SECONDS": "10"})
+    await cluster.apply_all(running, [f"o{index}" for index in range(count)])
     await cluster.key_shows("main", settled(count, 0))
     writes = cluster.control_plane.audit_log()
     cluster.kms.faults.add(throttling("ReEncrypt", times=count))
@@ -194,7 +194,7 @@ async def test_a_thousand_objects_cost_a_thousand_calls(cluster: Any, settled: A
     count = 1_000
     await cluster.create_key("main", cluster.key)
     running = await cluster.start(status_pause=2.0)
-    await cluster.apply_many(await cluster.seal_many([f"o{index}" for index in range(count)]))
+    await cluster.apply_all(running, [f"o{index}" for index in range(count)])
     await cluster.key_shows("main", settled(count, 0))
     await running.stop()
     log = cluster.control_plane.audit_log()
