@@ -90,6 +90,10 @@ class Bench:
                     manifest["spec"]["dataKeys"][0]["wrappings"].append(wrapping.to_dict())
         return manifest
 
+    def keyring_that_may(self, *actions: str) -> Keyring:
+        """A keyring of a new identity with these rights."""
+        return self._keyring(self.kms.add_identity(f"may-{secrets.token_hex(4)}", actions))
+
     def _keyring(self, identity: Any) -> Keyring:
         environment = self.environment(identity)
         return Keyring(KmsSettings.from_environment(environment), environment)
