@@ -6,20 +6,11 @@ and changed objects) goes before the back lane (retries and re-checks); one key'
 """
 
 import heapq
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
-
-class Key(NamedTuple):
-    """Namespace and name of an EncryptedSecret."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+from kmseal.cluster.names import Backoff, Key
 
 
 class Lane(IntEnum):
@@ -27,24 +18,6 @@ class Lane(IntEnum):
 
     FRONT = 0
     BACK = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait after the n-th failure in a row: full jitter below an exponential ceiling.
-
-    ``base`` and ``cap`` are in seconds; ``random`` gives numbers in [0, 1). A delay is at least half the ceiling, so
-    that retries spread out without coming too early.
-    """
-
-    base: float
-    cap: float
-    random: Callable[[], float]
-
-    def delay(self, failures: int) -> float:
-        """Seconds to wait after ``failures`` (1 or more) failures in a row."""
-        ceiling = min(self.cap, self.base * 2.0 ** min(failures - 1, 32))
-        return ceiling * (0.5 + self.random() / 2)
 
 
 class Backlog:

@@ -4,26 +4,16 @@
 There is no input, output or clock here. The comment above each rule is its specification; the first that holds decides.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kmseal.cluster.keys import Bar
+from kmseal.cluster.opening import Opened
+from kmseal.cluster.reasons import Reason, reason_of_opening
 from kmseal.errors import KmsealError
 from kmseal.manifest import Delivery, EncryptedSecret
-from kmseal.redacted import Redacted
 from kmseal.target import CreationPolicy, DeletionPolicy
-from kmseal_operator.holdings import KeyUse
-from kmseal_operator.keys import Bar
 from kmseal_operator.ledger import Recorded, Seen
-from kmseal_operator.reasons import Reason, reason_of_opening
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The whole data of the target, ready to be written, and the keys that opened it."""
-
-    data: Mapping[str, Redacted]
-    keys: tuple[KeyUse, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kmseal.cluster.keys import Keys
 from kmseal.kms.figures import Figures
 from kmseal.kms.keyring import Keyring
-from kmseal_operator.keys import Keys
 from kmseal_operator.ledger import Ledger
 from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue

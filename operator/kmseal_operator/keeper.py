@@ -11,17 +11,17 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
+from kmseal.cluster.connections import Connections
+from kmseal.cluster.entry import Entry
+from kmseal.cluster.events import Announcer
+from kmseal.cluster.holdings import Holdings
+from kmseal.cluster.keys import Keys
+from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.errors import Conflict, KeyUnusable, KmsealError
 from kmseal.kms.connection import CA_BUNDLE, CREDENTIALS, ENDPOINT
 from kmseal.kms.provider import NOT_FOUND, UNUSABLE_STATES, KeyDescription
 from kmseal.kube import KMS_KEYS, KubeClient
-from kmseal_operator.backlog import Key
-from kmseal_operator.connections import Connections
-from kmseal_operator.entry import Entry
-from kmseal_operator.events import Announcer
-from kmseal_operator.holdings import Holdings
-from kmseal_operator.keys import Keys
-from kmseal_operator.ledger import FIELD_MANAGER, Ledger
+from kmseal_operator.ledger import Ledger
 from kmseal_operator.metrics import Metrics
 from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kmseal_operator.backlog import Key, Lane
-from kmseal_operator.holdings import Holdings, Inventory, read_holdings
+from kmseal.cluster.holdings import Holdings, Inventory, read_holdings
+from kmseal.cluster.names import FIELD_MANAGER, Key
+from kmseal.cluster.reasons import WAITS_FOR_KEY, Reason
+from kmseal_operator.backlog import Lane
 from kmseal_operator.queue import KeyedQueue
-from kmseal_operator.reasons import WAITS_FOR_KEY, Reason
 
 OWNER_ANNOTATION: Final = "kmseal.dev/owner"
 RETAIN_ANNOTATION: Final = "kmseal.dev/retain"
@@ -23,7 +24,6 @@ RETAIN_ANNOTATION: Final = "kmseal.dev/retain"
 TARGET_LABEL: Final = "kmseal.dev/target"
 REWRAP_ANNOTATION: Final = "kmseal.dev/rewrap"
 """On an EncryptedSecret: "true" has it re-wrapped also where its KMSKey says Manual, "false" never."""
-FIELD_MANAGER: Final = "kmseal"
 
 Json = dict[str, Any]
 _GONE_MAX: Final = 1_024

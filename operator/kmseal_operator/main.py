@@ -13,10 +13,10 @@ from typing import Any
 import click
 import kopf
 
+from kmseal.cluster.keys import Mode
+from kmseal.cluster.logs import set_up_logs
 from kmseal.errors import KmsealError
 from kmseal.kms.settings import KmsSettings
-from kmseal_operator.keys import Mode
-from kmseal_operator.logs import set_up_logs
 from kmseal_operator.runtime import Operator
 from kmseal_operator.settings import OperatorSettings
 

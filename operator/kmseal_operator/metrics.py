@@ -8,7 +8,6 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -69,6 +68,7 @@ class Metrics:
         """Reads gauges when scraped."""
         self.registry.register(gauges)
 
-    def render(self) -> bytes:
-        """The exposition text."""
+    def render(self, ready: bool) -> bytes:
+        """The exposition text; ``ready`` is shown in it."""
+        self.ready.set(ready)
         return generate_latest(self.registry)

@@ -3,11 +3,11 @@
 Asked by the re-wrapper for its work and by the reports for what is stale. It follows from ``keys`` and asks nobody.
 """
 
+from kmseal.cluster.entry import Entry
+from kmseal.cluster.holdings import Holdings, KeyUse
+from kmseal.cluster.keys import Keys
 from kmseal.kms.provider import KeyDescription
 from kmseal.kmskey import Rewrap
-from kmseal_operator.entry import Entry
-from kmseal_operator.holdings import Holdings, KeyUse
-from kmseal_operator.keys import Keys
 
 
 class Moves:

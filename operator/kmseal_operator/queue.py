@@ -8,7 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 
-from kmseal_operator.backlog import Backlog, Key, Lane
+from kmseal.cluster.names import Key
+from kmseal_operator.backlog import Backlog, Lane
 
 
 class KeyedQueue:

@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from kmseal.cluster.events import Announcer
+from kmseal.cluster.keys import Bar, Keys
+from kmseal.cluster.names import FIELD_MANAGER, Key
+from kmseal.cluster.opening import GuardedKeyring, open_object
+from kmseal.cluster.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_writing
 from kmseal.errors import Conflict, KmsealError, Refused, Throttled, WrongBinding
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.manifest import EncryptedSecret
 from kmseal.rewrapped import Rewrapped, live, read_rewrapped
-from kmseal_operator.backlog import Key
 from kmseal_operator.decide import Inputs, Open, Outcome, Report, Write, decide
-from kmseal_operator.events import Announcer
-from kmseal_operator.keys import Bar, Keys
-from kmseal_operator.ledger import FIELD_MANAGER, Known, Ledger, Seen, field_manager
+from kmseal_operator.events import announce
+from kmseal_operator.ledger import Known, Ledger, Seen, field_manager
 from kmseal_operator.metrics import Metrics
-from kmseal_operator.opening import GuardedKeyring, open_object
 from kmseal_operator.queue import KeyedQueue
-from kmseal_operator.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_writing
 from kmseal_operator.status import manager_of, record, release_body, secret_body, status_patch
 
 _TURNS_MAX: Final = 6  # Open, Look, a conflict, Look again, a replacement: more than that is a fight, so back off.
@@ -304,7 +305,7 @@ class Reconciler:
             return
         version = int(answer["metadata"]["resourceVersion"])
         self._ledger.record(key, known.uid, known.generation, version, recorded)
-        await self._announcer.announce(key, known.uid, before, recorded)
+        await announce(self._announcer, key, known.uid, before, recorded)
 
     async def _release(self, key: Key, gone: Known) -> bool:
         """Removes from somebody else's Secret what a deleted merging object had set; False when it must be retried."""

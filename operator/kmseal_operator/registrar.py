@@ -9,13 +9,12 @@ import logging
 import re
 from typing import Final
 
+from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
+from kmseal.cluster.keys import Keys, Mode
+from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.errors import Conflict, KmsealError
 from kmseal.kube import KMS_KEYS, KubeClient
 from kmseal.manifest import API_VERSION
-from kmseal_operator.backlog import Key
-from kmseal_operator.entry import AUTOMATIC, AUTOMATIC_LABEL
-from kmseal_operator.keys import Keys, Mode
-from kmseal_operator.ledger import FIELD_MANAGER
 from kmseal_operator.queue import KeyedQueue
 
 AUTOMATIC_MAX: Final = 256

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from kmseal_operator.backlog import Key
-from kmseal_operator.entry import NOT_FOUND, Entry
-from kmseal_operator.holdings import Holdings, Inventory, KeyUse
+from kmseal.cluster.entry import NOT_FOUND, Entry
+from kmseal.cluster.holdings import Holdings, Inventory, KeyUse
+from kmseal.cluster.names import Key
 from kmseal_operator.moves import Moves
 from kmseal_operator.status import rfc3339
 

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from kmseal.cluster.holdings import Held, Holdings, KeyUse, read_holdings
+from kmseal.cluster.keys import Keys
+from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.errors import Conflict, KmsealError, Terminal, Throttled
 from kmseal.kms.budget import in_background
 from kmseal.kms.provider import Context, KeyDescription, Unwrapped
@@ -18,10 +21,8 @@ from kmseal.kube import ENCRYPTED_SECRETS, KubeClient
 from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, digest, live, openers, read_rewrapped
-from kmseal_operator.backlog import Key, Lane
-from kmseal_operator.holdings import Held, Holdings, KeyUse, read_holdings
-from kmseal_operator.keys import Keys
-from kmseal_operator.ledger import FIELD_MANAGER, Known, Ledger
+from kmseal_operator.backlog import Lane
+from kmseal_operator.ledger import Known, Ledger
 from kmseal_operator.metrics import Metrics
 from kmseal_operator.moves import Moves
 from kmseal_operator.queue import KeyedQueue

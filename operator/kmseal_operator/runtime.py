@@ -13,30 +13,31 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kmseal.cluster.connections import Connections
+from kmseal.cluster.events import Announcer
+from kmseal.cluster.feed import Feed
+from kmseal.cluster.health import Health
+from kmseal.cluster.holdings import Holdings
+from kmseal.cluster.keys import Keys, Listeners, Mode, NamespaceSink
+from kmseal.cluster.names import Backoff, Key
+from kmseal.cluster.opening import GuardedKeyring
+from kmseal.cluster.reasons import HEALS_WITH_KMS
 from kmseal.errors import KmsealError
 from kmseal.kms.keyring import Keyring
 from kmseal.kms.settings import KmsSettings
 from kmseal.kube import ENCRYPTED_SECRETS, KMS_KEYS, NAMESPACES, SECRETS, KubeClient
 from kmseal.kubeconfig import find_access
-from kmseal_operator.backlog import Backlog, Backoff, Key
-from kmseal_operator.connections import Connections
-from kmseal_operator.events import Announcer
-from kmseal_operator.feed import Feed
+from kmseal_operator.backlog import Backlog
 from kmseal_operator.gauges import Gauges
-from kmseal_operator.health import Health
-from kmseal_operator.holdings import Holdings
 from kmseal_operator.keeper import Keeper
-from kmseal_operator.keys import Keys, Listeners, Mode
 from kmseal_operator.ledger import TARGET_LABEL, Ledger
 from kmseal_operator.metrics import Metrics
-from kmseal_operator.opening import GuardedKeyring
 from kmseal_operator.queue import KeyedQueue
-from kmseal_operator.reasons import HEALS_WITH_KMS
 from kmseal_operator.reconcile import Reconciler
 from kmseal_operator.registrar import Registrar
 from kmseal_operator.rewrapping import Rewrapper
 from kmseal_operator.settings import OperatorSettings
-from kmseal_operator.sinks import NamespaceSink, ObjectSink, SecretSink
+from kmseal_operator.sinks import ObjectSink, SecretSink
 
 USER_AGENT: Final = "kmseal-operator"
 _KEY_WORKERS: Final = 4
@@ -88,12 +89,12 @@ class Operator:
             self._gauges.keyring = keyring
             rules, secrets, objects = self._rule_feeds(kube), *self._feeds(kube)
             health = Health(
-                [*rules, *secrets, *objects], self.metrics, clock=time.monotonic, silence=self._settings.silence
+                [*rules, *secrets, *objects], self.metrics.render, clock=time.monotonic, silence=self._settings.silence
             )
             runner = await health.start(self._settings.listen)
             stack.push_async_callback(runner.cleanup)
             self.port = runner.addresses[0][1]
-            announcer = Announcer(kube, now=_now, instance=socket.gethostname())
+            announcer = Announcer(kube, now=_now, controller="kmseal.dev/operator", instance=socket.gethostname())
             registrar = Registrar(kube, self.keys, self._registrar_queue)
             # An operator of a few namespaces has no right to register what is the cluster's.
             on_opened = _ignore if self._settings.namespaces else registrar.met

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from kmseal.cluster.reasons import WAITS_FOR_SPEC, Reason
 from kmseal.manifest import EncryptedSecret
 from kmseal.rewrapped import Rewrapped
 from kmseal.target import CreationPolicy, DeletionPolicy
 from kmseal_operator.decide import Outcome, Write
 from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, TARGET_LABEL, Recorded, Seen, field_manager
-from kmseal_operator.reasons import WAITS_FOR_SPEC, Reason
 
 Json = dict[str, Any]
 _MESSAGE_CHARS_MAX: Final = 1024

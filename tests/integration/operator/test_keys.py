@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kmseal.cluster.keys import Keys
 from kmseal.fakekms.faults import throttling
 from kmseal.fakekms.server import FakeKms
-from kmseal_operator.keys import Keys
 
 AGENT = "kmseal-operator"
 PATIENT = {"retry_base": 300.0, "retry_cap": 300.0}

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kmseal_operator.backlog import Backlog, Backoff, Key, Lane
+from kmseal.cluster.names import Backoff, Key
+from kmseal_operator.backlog import Backlog, Lane
 
 KEYS = [Key("prod", name) for name in "abcd"]
 A, B, C, D = KEYS

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmseal import errors
+from kmseal.cluster.holdings import KeyUse
+from kmseal.cluster.keys import Bar
+from kmseal.cluster.reasons import Reason
 from kmseal.envelope import Scope
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Malformed, Unavailable
 from kmseal.manifest import Delivery, EncryptedSecret
 from kmseal.redacted import Redacted
 from kmseal.target import CreationPolicy, DeletionPolicy, Target
 from kmseal_operator.decide import Decision, Inputs, Look, Open, Opened, Report, Write, decide
-from kmseal_operator.holdings import KeyUse
-from kmseal_operator.keys import Bar
 from kmseal_operator.ledger import Recorded, Seen
-from kmseal_operator.reasons import Reason
 
 OWNER, MERGE, ADOPT = CreationPolicy.OWNER, CreationPolicy.MERGE, CreationPolicy.ADOPT
 DELETE, RETAIN = DeletionPolicy.DELETE, DeletionPolicy.RETAIN

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from kmseal_operator.backlog import Backlog, Backoff, Key, Lane
-from kmseal_operator.holdings import Held, Holdings, KeyUse
+from kmseal.cluster.holdings import Held, Holdings, KeyUse
+from kmseal.cluster.names import Backoff, Key
+from kmseal_operator.backlog import Backlog, Lane
 from kmseal_operator.ledger import (
     OWNER_ANNOTATION,
     RETAIN_ANNOTATION,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kmseal_operator.keys import Mode
+from kmseal.cluster.keys import Mode
 from kmseal_operator.main import main
 from kmseal_operator.settings import OperatorSettings
 

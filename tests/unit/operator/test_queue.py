@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kmseal_operator.backlog import Backlog, Backoff, Key, Lane
+from kmseal.cluster.names import Backoff, Key
+from kmseal_operator.backlog import Backlog, Lane
 from kmseal_operator.queue import KeyedQueue
 
 A, B, C = (Key("prod", name) for name in "abc")

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmseal.cluster.entry import Entry
+from kmseal.cluster.holdings import Held, Holdings, Inventory, KeyUse
+from kmseal.cluster.keys import Keys, Listeners, Mode
+from kmseal.cluster.names import Key
 from kmseal.errors import KeyUnusable, Unavailable
 from kmseal.kms.provider import KeyDescription, KeyState
-from kmseal_operator.backlog import Key
-from kmseal_operator.entry import Entry
-from kmseal_operator.holdings import Held, Holdings, Inventory, KeyUse
-from kmseal_operator.keys import Keys, Listeners, Mode
 from kmseal_operator.moves import Moves
 from kmseal_operator.report import build_status, condition_of, is_due, is_urgent, staleness, transitions, versions
 

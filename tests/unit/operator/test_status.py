@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from kmseal.cluster.holdings import KeyUse
+from kmseal.cluster.reasons import WAITS_FOR_SPEC, Reason
 from kmseal.envelope import DataKeyId, Scope
 from kmseal.manifest import Algorithm, EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, read_rewrapped
 from kmseal.target import CreationPolicy, DeletionPolicy, Target
 from kmseal_operator.decide import Opened, Outcome, Write
-from kmseal_operator.holdings import KeyUse
 from kmseal_operator.ledger import OWNER_ANNOTATION, RETAIN_ANNOTATION, TARGET_LABEL, Recorded, Seen
-from kmseal_operator.reasons import WAITS_FOR_SPEC, Reason
 from kmseal_operator.status import manager_of, record, release_body, secret_body, status_patch
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from kmseal.cluster.logs import JsonFormatter, set_up_logs
 from kmseal.errors import Malformed
-from kmseal_operator.logs import JsonFormatter, set_up_logs
 
 SECRET = "hunter2-in-a-foreign-exception"
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kmseal.cluster.names import Key
 from kmseal.errors import Malformed
 from kmseal.manifest import Wrapping
 from kmseal.rewrapped import digest, read_rewrapped
-from kmseal_operator.backlog import Key
 
 Json = dict[str, Any]
 

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from kmseal.cluster.names import Backoff, Key
 from kmseal.errors import KmsealError
 from kmseal.kube import Expired, KubeClient, Resource
-from kmseal_operator.backlog import Backoff, Key
 
 _log = logging.getLogger(__name__)
 

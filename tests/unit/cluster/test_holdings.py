@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from kmseal.cluster.holdings import Held, Holdings, Inventory, KeyUse, read_holdings
+from kmseal.cluster.names import Key
 from kmseal.envelope import DataKeyId
 from kmseal.manifest import Algorithm, Wrapping
 from kmseal.rewrapped import Rewrapped, digest
-from kmseal_operator.backlog import Key
-from kmseal_operator.holdings import Held, Holdings, Inventory, KeyUse, read_holdings
 
 Json = dict[str, Any]
 K1, K2 = "acs:kms:cn-hangzhou:1:key/one", "acs:kms:cn-hangzhou:1:key/two"

@@ -8,12 +8,12 @@ import base64
 import binascii
 from typing import Protocol
 
+from kmseal.cluster.entry import Entry
+from kmseal.cluster.keys import Keys
 from kmseal.errors import Misconfigured
 from kmseal.kms.connection import AccessKey, AssumedRole, Connection
 from kmseal.kube import SECRETS, KubeClient
 from kmseal.redacted import Redacted
-from kmseal_operator.entry import Entry
-from kmseal_operator.keys import Keys
 
 
 class Connector(Protocol):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL, NOT_FOUND, UNKNOWN, Entry
+from kmseal.cluster.holdings import KeyUse
 from kmseal.errors import KeyUnusable, Unavailable
 from kmseal.kms.provider import KeyDescription, KeyState
-from kmseal_operator.entry import AUTOMATIC, AUTOMATIC_LABEL, NOT_FOUND, UNKNOWN, Entry
-from kmseal_operator.holdings import KeyUse
 
 Json = dict[str, Any]
 A, B, C = (f"acs:kms:cn-hangzhou:1:key/{letter}" for letter in "abc")

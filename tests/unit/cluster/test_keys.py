@@ -7,6 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
+from kmseal.cluster.holdings import Held, KeyUse
+from kmseal.cluster.keys import Keys, Listeners, Mode
+from kmseal.cluster.names import Key
+from kmseal.cluster.reasons import Reason, reason_of_opening
 from kmseal.envelope import DataKeyId, Place, Scope, encrypt_value
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured, Unavailable
 from kmseal.kms.provider import KeyDescription, KeyState
@@ -14,12 +19,7 @@ from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, digest
 from kmseal.target import Target
-from kmseal_operator.backlog import Key
-from kmseal_operator.entry import AUTOMATIC, AUTOMATIC_LABEL
-from kmseal_operator.holdings import Held, KeyUse
-from kmseal_operator.keys import Keys, Listeners, Mode
 from kmseal_operator.moves import Moves
-from kmseal_operator.reasons import Reason, reason_of_opening
 
 Json = dict[str, Any]
 A, B, C, D = (f"acs:kms:cn-hangzhou:1:key/{letter}" for letter in "abcd")

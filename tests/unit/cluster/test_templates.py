@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmseal.cluster.templates import render
 from kmseal.envelope import VALUES_BYTES_MAX
 from kmseal.errors import TemplateFailed
 from kmseal.redacted import Redacted
-from kmseal_operator.templates import render
 
 VALUES = {
     "user": b"app",

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kmseal.cluster.entry import Entry
+from kmseal.cluster.holdings import Holdings
+from kmseal.cluster.names import Key
+from kmseal.cluster.reasons import Reason
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured
 from kmseal.kms.provider import KeyDescription
 from kmseal.kmskey import OnUnavailable
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.rewrapped import Rewrapped, openers
-from kmseal_operator.backlog import Key
-from kmseal_operator.entry import Entry
-from kmseal_operator.holdings import Holdings
-from kmseal_operator.reasons import Reason
 
 Json = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -266,3 +266,23 @@ def _passing(wrappings: Sequence[Wrapping], refusal: Callable[[str], KmsealError
 def _standing(entry: Entry) -> tuple[object, ...]:
     """What objects depend on: also whether a state was seen, and not only read, for only then it takes targets away."""
     return entry.key_id, entry.state, entry.confirmed, entry.failure is None
+
+
+class NamespaceSink:
+    """What a feed of namespaces fills: the labels that selectors read."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def observe(self, raw: dict[str, Any]) -> None:
+        """A namespace is there, new or changed."""
+        metadata = raw["metadata"]
+        self._keys.label(metadata["name"], metadata.get("labels") or {})
+
+    def vanish(self, key: Key, version: int = 0) -> None:
+        """A namespace is gone."""
+        self._keys.label(key.name, None)
+
+    def present(self) -> set[Key]:
+        """All that are believed to be there."""
+        return {Key("", name) for name in self._keys.labelled()}

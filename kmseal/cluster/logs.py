@@ -14,7 +14,7 @@ from typing import Any, Final
 from kmseal.errors import KmsealError
 
 _FIELDS: Final = ("object", "reason", "generation", "retry_seconds", "error", "key", "operation", "request_id")
-_OURS: Final = ("kmseal", "kmseal_operator")
+_OURS: Final = ("kmseal", "kmseal_operator", "kmseal_webhook")
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kmseal import errors
+from kmseal.cluster.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_opening, reason_of_writing
 from kmseal.errors import KmsealError
-from kmseal_operator.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reason_of_opening, reason_of_writing
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 

@@ -5,18 +5,26 @@ and values live only as long as the caller holds the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from kmseal.cluster.holdings import KeyUse
+from kmseal.cluster.keys import Keys
+from kmseal.cluster.templates import render
 from kmseal.envelope import DataKeyId
 from kmseal.errors import KeyUnusable, KmsealError, Malformed, Unauthentic
 from kmseal.kms.provider import Context, Unwrapped
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, openers
-from kmseal_operator.decide import Opened
-from kmseal_operator.holdings import KeyUse
-from kmseal_operator.keys import Keys
-from kmseal_operator.templates import render
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The whole data of the target, ready to be written, and the keys that opened it."""
+
+    data: Mapping[str, Redacted]
+    keys: tuple[KeyUse, ...]
 
 
 class Unwrapper(Protocol):

@@ -6,20 +6,28 @@ connected. Ready means that the caches are filled.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from aiohttp import web
 
+from kmseal.cluster.feed import Feed
 from kmseal.errors import Misconfigured
-from kmseal_operator.feed import Feed
-from kmseal_operator.metrics import CONTENT_TYPE, Metrics
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health:
-    """The routes; ``run`` serves them until cancelled."""
+    """The routes.
 
-    def __init__(self, feeds: Sequence[Feed], metrics: Metrics, *, clock: Callable[[], float], silence: float) -> None:
+    :param scrape: gives the exposition text of the metrics; is told whether the process is ready
+    :param silence: seconds without a word on a connected feed after which the process counts as dead
+    """
+
+    def __init__(
+        self, feeds: Sequence[Feed], scrape: Callable[[bool], bytes], *, clock: Callable[[], float], silence: float
+    ) -> None:
         self._feeds = feeds
-        self._metrics = metrics
+        self._render = scrape
         self._clock = clock
         self._silence = silence
 
@@ -59,5 +67,4 @@ class Health:
         return web.Response(text="ok\n") if self.is_ready() else web.Response(status=503, text="filling caches\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        self._metrics.ready.set(self.is_ready())
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=self._render(self.is_ready()), headers={"Content-Type": CONTENT_TYPE})

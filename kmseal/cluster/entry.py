@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from kmseal.cluster.holdings import KeyUse
 from kmseal.errors import KmsealError, Malformed
 from kmseal.kms.provider import KeyDescription, KeyState
 from kmseal.kmskey import AllowedNamespaces, KMSKey
-from kmseal_operator.holdings import KeyUse
 
 Json = dict[str, Any]
 
