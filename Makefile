@@ -45,7 +45,7 @@ bench: $(READY)  ## Run the load programs (BENCH_ARGS are passed on)
 	$(BIN)/python bench/rotation.py
 
 lock: $(READY)  ## Renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra operator --group dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra operator --extra webhook --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade -o requirements.lock
 
 clean:  ## Remove the virtual environment and caches
