@@ -35,13 +35,15 @@ class Token:
         """The token to send now; empty where a client certificate is used. Raises Misconfigured."""
         if self.path and self.clock() - self._read_at > _TOKEN_SECONDS:
             try:
-                self.text = self.path.read_text(encoding="ascii").strip()
+                self.text = self.path.read_text(encoding="ascii").strip() or self.text
             except (OSError, UnicodeDecodeError):
-                raise Misconfigured(
-                    f"the token file {self.path} cannot be read",
-                    reason="NoToken",
-                    remedy="mount a ServiceAccount token, or pass --kubeconfig",
-                ) from None
+                # A token that was read before is good for longer than a minute: the kubelet may be replacing the file.
+                if not self.text:
+                    raise Misconfigured(
+                        f"the token file {self.path} cannot be read",
+                        reason="NoToken",
+                        remedy="mount a ServiceAccount token, or pass --kubeconfig",
+                    ) from None
             self._read_at = self.clock()
         return self.text
 

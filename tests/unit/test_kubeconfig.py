@@ -85,3 +85,20 @@ def test_a_token_file_is_read_again_after_a_minute(tmp_path: Path) -> None:
     now = 61.0
     assert token.get() == "two"
     assert "two" not in repr(token)
+
+
+def test_a_token_file_that_is_away_for_a_moment_does_no_harm(tmp_path: Path) -> None:
+    """While the kubelet replaces it, the token of before is sent; a file that was never there is Misconfigured."""
+    now = 0.0
+    path = tmp_path / "token"
+    token = Token(path, clock=lambda: now)
+    with pytest.raises(Misconfigured):
+        token.get()
+    path.write_text("one\n", encoding="ascii")
+    assert token.get() == "one"
+    path.unlink()
+    now = 61.0
+    assert token.get() == "one"
+    path.write_text("", encoding="ascii")
+    now = 122.0
+    assert token.get() == "one"
