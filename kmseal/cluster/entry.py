@@ -11,7 +11,8 @@ from typing import Any, Final
 from kmseal.cluster.holdings import KeyUse
 from kmseal.errors import KmsealError, Malformed
 from kmseal.kms.provider import KeyDescription, KeyState
-from kmseal.kmskey import AllowedNamespaces, KMSKey
+from kmseal.kmskey import KMSKey
+from kmseal.selectors import AllowedNamespaces
 
 Json = dict[str, Any]
 
@@ -54,6 +55,10 @@ class Entry:
     """Why the last poll failed; None when it did not."""
     polled_at: float | None = None
     """When it was last asked, by the monotonic clock."""
+    ask_at: float | None = None
+    """When it is to be asked although its interval is not over; None for no such wish."""
+    shut_formers: frozenset[str] = frozenset()
+    """Former keys that somebody has taken out of use, as last polled in this process's life."""
     unheard: set[KeyUse] = field(default_factory=set)
     """Versions of the present key that objects named for the first time after the last poll."""
     connected: bool = True
@@ -87,16 +92,22 @@ class Entry:
         )  # fmt: skip
 
     def carry_over(self, before: "Entry") -> None:
-        """Takes over what an earlier entry of the same KMSKey has learned."""
-        self.key_id, self.state, self.primary = before.key_id, before.state, before.primary
-        self.previous, self.versions = before.previous, before.versions
+        """Takes over what an earlier entry of the same KMSKey has learned.
+
+        Where nobody here has asked KMS, the newer status says more than the older one did: that is how a process that
+        polls no key hears of one that was shut.
+        """
+        if before.confirmed:
+            self.key_id, self.state, self.primary = before.key_id, before.state, before.primary
+            self.previous, self.versions = before.previous, before.versions
         self.confirmed, self.failure, self.polled_at = before.confirmed, before.failure, before.polled_at
+        self.ask_at, self.shut_formers, self.unheard = before.ask_at, before.shut_formers, set(before.unheard)
         self.connected = before.connected
         if _way(self.key) != _way(before.key):
             self.connected, self.polled_at = False, None  # Nothing is opened by the old way, nor is a poll waited for.
 
-    def learn(self, description: KeyDescription, at: float) -> None:
-        """Takes in what KMS said of the key."""
+    def learn(self, description: KeyDescription, at: float, heard: frozenset[KeyUse] = frozenset()) -> None:
+        """Takes in what KMS said of the key, and that it was asked when the versions ``heard`` had been met."""
         if self.key_id and self.key_id != description.key_id:
             kept = [key_id for key_id in self.previous if key_id not in (self.key_id, description.key_id)]
             self.previous = (*kept, self.key_id)[-_PREVIOUS_MAX:]
@@ -108,7 +119,7 @@ class Entry:
         if self.primary and use not in self.versions:
             self.versions = (*self.versions, use)[-_VERSIONS_MAX:]
         self.confirmed, self.failure, self.polled_at = True, None, at
-        self.unheard.clear()
+        self.unheard -= heard | {use}
 
     def meet(self, use: KeyUse) -> bool:
         """Takes in a version that an object names; says whether KMS should be asked about it."""
@@ -139,19 +150,24 @@ class Entry:
         return self.former | ({self.key_id} if self.key_id else frozenset())
 
     @property
-    def remembered(self) -> frozenset[KeyUse]:
-        """All versions that the status lists, whether they were ever seen as primary or only named by objects."""
-        return frozenset(_versions(self.status))
-
-    @property
     def is_neutral(self) -> bool:
         """Whether it was registered by the operator and nobody has said anything in it since."""
         return self.automatic and self.key == KMSKey(self.key.name, self.key.key_id)
 
     @property
     def is_shut(self) -> bool:
-        """Whether somebody has taken the key out of use."""
+        """Whether somebody has taken the present key out of use."""
         return self.state in _SHUT
+
+    def shuts(self, key_id: str) -> bool:
+        """Whether somebody has taken one of the keys that this KMSKey speaks of out of use."""
+        return self.is_shut if key_id == self.key_id else key_id in self.shut_formers
+
+    def learn_former(self, key_id: str, state: KeyState) -> bool:
+        """Takes in the state of a former key; says whether that is news."""
+        before = self.shut_formers
+        self.shut_formers = before | {key_id} if state in _SHUT else before - {key_id}
+        return self.shut_formers != before
 
     @property
     def description(self) -> KeyDescription | None:
@@ -178,7 +194,8 @@ def _way(key: KMSKey) -> tuple[object, ...]:
 
 def _versions(status: Json) -> Iterator[KeyUse]:
     for item in map(_dict, _list(status.get("versions"))):
-        if item.get("keyId") and item.get("id"):
+        # One that objects named and nobody ever saw as primary may be made up.
+        if item.get("keyId") and item.get("id") and not item.get("met"):
             yield KeyUse(str(item["keyId"]), str(item["id"]))
 
 

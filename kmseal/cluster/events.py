@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from kmseal.cluster.names import FIELD_MANAGER, Key
-from kmseal.errors import KmsealError
+from kmseal.errors import Conflict, KmsealError
 from kmseal.kube import EVENTS, KubeClient, Resource
 
 _log = logging.getLogger(__name__)
@@ -37,14 +37,18 @@ class Announcer:
         *,
         warning: bool,
         action: str = "Reconcile",
+        name: str = "",
     ) -> None:
-        """Writes an event about an object; those about cluster-scoped ones stand in ``default``. Never raises."""
+        """Writes an event about an object; those about cluster-scoped ones stand in ``default``. Never raises.
+
+        :param name: the event's own name, where several processes would say the same: the first of them says it
+        """
         namespace = key.namespace or "default"
         group = f"{resource.group}/{resource.version}" if resource.group else resource.version
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{key.name[:200]}-", "namespace": namespace},
+            "metadata": {"namespace": namespace, **_named(name, key)},
             "eventTime": self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": self._controller,
             "reportingInstance": self._instance[:128],
@@ -60,4 +64,10 @@ class Announcer:
         try:
             await self._kube.create(EVENTS, namespace, body, manager=FIELD_MANAGER)
         except KmsealError as error:
+            if name and isinstance(error, Conflict):
+                return  # It has been said already.
             _log.warning("an event could not be written: %s", error, extra={"object": str(key)})
+
+
+def _named(name: str, key: Key) -> dict[str, str]:
+    return {"name": name} if name else {"generateName": f"{key.name[:200]}-"}

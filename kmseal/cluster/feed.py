@@ -127,8 +127,9 @@ class Feed:
 
     def _is_mine(self, key: Key) -> bool:
         """Whether this feed, of perhaps several that fill one sink, would show the object."""
-        if chosen := self._selection["fields"]:
-            return bool(chosen == f"metadata.name={key.name}")
+        chosen = str(self._selection["fields"])
+        if chosen.startswith("metadata.name="):
+            return chosen == f"metadata.name={key.name}"
         return self._namespace in (None, key.namespace)
 
     def _heard(self) -> None:

@@ -2,7 +2,7 @@
 
 Alive means that the event loop turns and that no feed has been silent for too long; an API server that is down does not
 make the process unhealthy, because a restart would not help: silence is measured only while the feed thinks that it is
-connected. Ready means that the caches are filled.
+connected. Ready means that the caches are filled, and whatever else the process says.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,26 +21,29 @@ class Health:
 
     :param scrape: gives the exposition text of the metrics; is told whether the process is ready
     :param silence: seconds without a word on a connected feed after which the process counts as dead
+    :param is_serving: what besides filled caches makes the process ready
     """
 
     def __init__(
-        self, feeds: Sequence[Feed], scrape: Callable[[bool], bytes], *, clock: Callable[[], float], silence: float
-    ) -> None:
+        self, feeds: Sequence[Feed], scrape: Callable[[bool], bytes], *, clock: Callable[[], float], silence: float,
+        is_serving: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self._feeds = feeds
         self._render = scrape
         self._clock = clock
         self._silence = silence
+        self._is_serving = is_serving
 
     def is_ready(self) -> bool:
-        """Whether all caches are filled."""
-        return all(feed.synced.is_set() for feed in self._feeds)
+        """Whether all caches are filled, and requests welcome."""
+        return all(feed.synced.is_set() for feed in self._feeds) and self._is_serving()
 
     def is_alive(self) -> bool:
         """Whether every connected feed has been heard of lately."""
         now = self._clock()
         return all(not feed.connected or now - feed.heard_at < self._silence for feed in self._feeds)
 
-    async def start(self, listen: str) -> web.AppRunner:
+    async def start(self, listen: str, flag: str = "--listen") -> web.AppRunner:
         """Binds the address ``host:port`` and serves; the caller cleans the runner up. Raises Misconfigured."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
@@ -55,7 +58,7 @@ class Health:
             await runner.cleanup()
             raise Misconfigured(
                 "health and metrics cannot be served at this address",
-                field="--listen",
+                field=flag,
                 remedy="give a free address as host:port",
             ) from None
         return runner
@@ -64,7 +67,7 @@ class Health:
         return web.Response(text="ok\n") if self.is_alive() else web.Response(status=503, text="a feed is silent\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if self.is_ready() else web.Response(status=503, text="filling caches\n")
+        return web.Response(text="ok\n") if self.is_ready() else web.Response(status=503, text="not ready\n")
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._render(self.is_ready()), headers={"Content-Type": CONTENT_TYPE})

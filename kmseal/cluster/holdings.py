@@ -6,56 +6,35 @@ its being called safe to disable. Objects share their holdings, of which there a
 cost one tuple and a dictionary entry each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from kmseal.cluster.names import Key
-from kmseal.errors import Malformed
-from kmseal.manifest import Wrapping
-from kmseal.rewrapped import digest, read_rewrapped
+from kmseal.holdings import Held, Holdings, KeyUse, read_holdings
+
+__all__ = ["Held", "Holdings", "Inventory", "KeyUse", "read_holdings", "read_openers"]
 
 Json = dict[str, Any]
-
-
-class KeyUse(NamedTuple):
-    """A version of a key, as a wrapping names it."""
-
-    key_id: str
-    key_version_id: str
-
-
-class Held(NamedTuple):
-    """One wrapping of an object: what Git holds, and the newest that the cluster has of it."""
-
-    spec: KeyUse
-    newest: KeyUse
-
-
-Holdings = tuple[Held, ...]
-
-
-def read_holdings(raw: Json) -> Holdings:
-    """All wrappings of an object as the API server sends it, those of unused data keys included."""
-    stand_ins = {(item.data_key_id, item.digest): item.wrapping for item in read_rewrapped(raw.get("status"))}
-    found: dict[Held, None] = {}
-    spec = raw.get("spec")
-    for data_key in _dicts(spec.get("dataKeys") if isinstance(spec, dict) else None):
-        for wrapping in _dicts(data_key.get("wrappings")):
-            key_id, version = wrapping.get("keyId"), wrapping.get("keyVersionId")
-            if not (isinstance(key_id, str) and isinstance(version, str)):
-                continue
-            use = KeyUse(key_id, version)
-            data_key_id = data_key.get("id")
-            newest = _stand_in(stand_ins, data_key_id, wrapping) if isinstance(data_key_id, str) else None
-            found[Held(use, newest or use)] = None
-    return tuple(found)
 
 
 @dataclass(slots=True)
 class _Group:
     holdings: Holdings
     keys: dict[Key, None] = field(default_factory=dict)
+
+
+def resource_of(key_id: str) -> str:
+    """``key/<id>`` of an ARN: what names a key apart from the account and the region that somebody claims for it."""
+    return key_id.rpartition(":")[2]
+
+
+def read_openers(raw: Json) -> tuple[KeyUse, ...]:
+    """The key versions that an object was last opened with, as its status says."""
+    status = raw.get("status")
+    uses = _dicts(status.get("keys") if isinstance(status, dict) else None)
+    named = ((use.get("keyId"), use.get("keyVersionId")) for use in uses)
+    return tuple(KeyUse(key, version) for key, version in named if isinstance(key, str) and isinstance(version, str))
 
 
 class Inventory:
@@ -91,31 +70,24 @@ class Inventory:
         """What one object holds."""
         return self._of.get(key, ())
 
-    def groups(self) -> Iterator[tuple[Holdings, Iterable[Key]]]:
+    def groups(self) -> Iterator[tuple[Holdings, Collection[Key]]]:
         """Each distinct holdings with its objects."""
         for group in self._groups.values():
             yield group.holdings, group.keys
 
     def holders(self, key_ids: Iterable[str]) -> list[Key]:
-        """The objects that hold a wrapping under one of these keys, in Git or in the cluster."""
-        wanted = set(key_ids)
+        """The objects that hold a wrapping under one of these keys, in Git or in the cluster.
+
+        Also under a name that claims another account or region for it: KMS opens by the ciphertext, not by that claim.
+        """
+        wanted = {resource_of(key_id) for key_id in key_ids}
         return [
             key
             for group in self._groups.values()
-            if any(held.spec.key_id in wanted or held.newest.key_id in wanted for held in group.holdings)
+            if any(resource_of(use.key_id) in wanted for held in group.holdings for use in held)
             for key in group.keys
         ]
 
 
 def _dicts(items: object) -> list[Json]:
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-
-
-def _stand_in(stand_ins: dict[Any, Wrapping], data_key_id: str, wrapping: Json) -> KeyUse | None:
-    if not stand_ins:
-        return None
-    try:
-        newest = stand_ins.get((data_key_id, digest(Wrapping.parse(wrapping))))
-    except Malformed:
-        return None
-    return KeyUse(newest.key_id, newest.key_version_id) if newest else None

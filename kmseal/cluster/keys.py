@@ -9,20 +9,25 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from kmseal.cluster.entry import Entry
-from kmseal.cluster.holdings import Holdings
+from kmseal.cluster.entry import NOT_FOUND, Entry
+from kmseal.cluster.holdings import Holdings, KeyUse, resource_of
 from kmseal.cluster.names import Key
 from kmseal.cluster.reasons import Reason
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured
-from kmseal.kms.provider import KeyDescription
+from kmseal.kms.provider import UNUSABLE_STATES, KeyDescription, KeyState
 from kmseal.kmskey import OnUnavailable
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.rewrapped import Rewrapped, openers
 
 Json = dict[str, Any]
+_SHUT_REASONS: Final[Mapping[str, str]] = {state.value: reason for reason, state in UNUSABLE_STATES.items()}
 _log = logging.getLogger(__name__)
+
+
+class Unresolved(AccessDenied):
+    """Whether a limit is meant for a key is not known yet, so that it holds; but nobody has taken a right away."""
 
 
 class Mode(StrEnum):
@@ -59,11 +64,15 @@ class Listeners:
 class Keys:
     """All KMSKeys."""
 
-    def __init__(self, mode: Mode, listeners: Listeners) -> None:
+    def __init__(self, mode: Mode, listeners: Listeners, *, polls: bool = True) -> None:
+        """:param polls: whether this process asks KMS for states itself; else those of the statuses count"""
         self.mode = mode
+        self._polls = polls
         self._listeners = listeners
         self._entries: dict[str, Entry] = {}
         self._by_key: dict[str, list[Entry]] = {}
+        self._by_resource: dict[str, Entry] = {}
+        self._unresolved: list[Entry] = []
         self._labels: dict[str, Mapping[str, str]] = {}
 
     def observe(self, raw: Json) -> None:
@@ -76,13 +85,13 @@ class Keys:
         if before and before.uid == entry.uid:
             if entry.version <= before.version:
                 return
-            if before.key.key_id == entry.key.key_id:
+            if self._polls and before.key.key_id == entry.key.key_id:
                 entry.carry_over(before)
         if entry.invalid:
             _log.warning("a KMSKey cannot be read: %s", entry.invalid, extra={"object": name})
         self._entries[name] = entry
         self._index()
-        if before is None or before.uid != entry.uid or before.key != entry.key:
+        if before is None or (before.uid, before.key, before.covered) != (entry.uid, entry.key, entry.covered):
             self._listeners.on_policy(entry.covered | (before.covered if before else frozenset()))
             self._listeners.on_entry(name)
 
@@ -111,13 +120,20 @@ class Keys:
         """The namespaces whose labels are known."""
         return self._labels.keys()
 
-    def learn(self, entry: Entry, description: KeyDescription, at: float) -> None:
-        """Takes in what KMS said of a key; ``at`` is on the monotonic clock."""
+    def learn(
+        self, entry: Entry, description: KeyDescription, at: float, heard: frozenset[KeyUse] = frozenset()
+    ) -> None:
+        """Takes in what KMS said of a key (see Entry.learn); ``at`` is on the monotonic clock."""
         covered, before = entry.covered, _standing(entry)
-        entry.learn(description, at)
+        entry.learn(description, at, heard)
         self._index()
         if before != _standing(entry):
             self._listeners.on_policy(covered | entry.covered)
+
+    def learn_former(self, entry: Entry, key_id: str, state: KeyState) -> None:
+        """Takes in the state of a key that is still in use though its alias has moved, or it is replaced."""
+        if entry.learn_former(key_id, state):
+            self._listeners.on_policy(frozenset({key_id}))
 
     def connect(self, entry: Entry) -> None:
         """Takes in that the key is reached now as its KMSKey says."""
@@ -150,8 +166,16 @@ class Keys:
                 reason=Reason.KEY_NOT_REGISTERED,
                 remedy="an administrator registers it with a KMSKey",
             )
-        if unresolved := self._shadow(key_id, namespace):
+        if not entries and (alibi := self._by_resource.get(resource_of(key_id))):
+            # KMS opens by the ciphertext, whatever account and region the manifest claims: a false one must not get
+            # around what is said of the true one.
             return AccessDenied(
+                f"{key_id} names the key of the KMSKey {alibi.key.name} under another account or region",
+                reason=Reason.KEY_NOT_REGISTERED,
+                remedy="restore keyId from Git, as kmseal wrote it",
+            )
+        if unresolved := self._shadow(key_id, namespace):
+            return Unresolved(
                 f"{key_id} may be the key of the KMSKey {unresolved.key.name}, which does not allow "
                 f"namespace {namespace}: its alias could not be resolved ({unresolved.failure or 'not tried yet'})",
                 reason=Reason.NAMESPACE_NOT_ALLOWED,
@@ -169,9 +193,10 @@ class Keys:
                     remedy="an administrator adds it to spec.allowedNamespaces",
                 )
         for entry in entries:
-            if entry.key_id == key_id and entry.is_shut:
+            if entry.shuts(key_id):
                 return KeyUnusable(
-                    f"{key_id} is {entry.state}",
+                    f"{key_id} is {entry.state if key_id == entry.key_id else 'not enabled'}",
+                    reason=_SHUT_REASONS.get(entry.state, ""),
                     remedy="enable it, cancel its deletion or import its material in KMS; then this heals by itself",
                 )
         return None
@@ -191,7 +216,7 @@ class Keys:
                 _passing(wrappings, lambda key_id: self.refusal(key_id, object_.namespace))
             except KmsealError as error:
                 error.field = f"spec.dataKeys[{index}]"
-                return Bar(error, all(self._is_revoked(wrapping.key_id) for wrapping in wrappings))
+                return Bar(error, all(self.is_revoked(wrapping.key_id) for wrapping in wrappings))
         return None
 
     def is_suspect(self, holdings: Holdings, namespace: str) -> bool:
@@ -205,23 +230,10 @@ class Keys:
 
         Whoever may decrypt but not describe would else get past every limit that is set on an alias.
         """
-        region = key_id.rpartition(":")[0]
-        if not any(self._is_unresolved(entry, region) for entry in self._entries.values()):
-            return None
-        if any(not entry.is_neutral for entry in self.covering(key_id)):
+        if not self._unresolved or any(not entry.is_neutral for entry in self.covering(key_id)):
             return None  # People have said which KMSKey is this key's.
-        return next(
-            (
-                entry
-                for entry in self.entries()
-                if self._is_unresolved(entry, region) and not self._allows(entry, namespace)
-            ),
-            None,
-        )
-
-    @staticmethod
-    def _is_unresolved(entry: Entry, region: str) -> bool:
-        return not entry.key_id and entry.key.key_id.rpartition(":")[0] == region
+        # Of whatever account and region: those that a manifest claims may be false.
+        return next((entry for entry in self._unresolved if not self._allows(entry, namespace)), None)
 
     def _allows(self, entry: Entry, namespace: str) -> bool:
         labels, rule = self._labels.get(namespace), entry.key.allowed_namespaces
@@ -233,26 +245,34 @@ class Keys:
     def _obstacle(self, key_id: str) -> KmsealError | None:
         """Why a key that may be used cannot be reached. No reason to take back what is Ready, so that no bar has it."""
         entry = self.speaker(key_id)
-        if entry is None or entry.connected:
-            return None
-        return Misconfigured(
-            f"{key_id} cannot be reached as the KMSKey {entry.key.name} says: {entry.failure or 'not tried yet'}"
-        )
+        if entry and not entry.connected:
+            return Misconfigured(
+                f"{key_id} cannot be reached as the KMSKey {entry.key.name} says: {entry.failure or 'not tried yet'}"
+            )
+        for other in self.covering(key_id):
+            if other.key_id == key_id and other.state == NOT_FOUND and other.confirmed:
+                # Asked for once by its KMSKey, and not again for each object.
+                return KeyUnusable(f"KMS does not know {key_id} ({other.failure})")
+        return None
 
-    def _is_revoked(self, key_id: str) -> bool:
+    def is_revoked(self, key_id: str) -> bool:
         """Whether somebody shut the key on purpose, this process has seen it, and every KMSKey of it says Remove.
 
         Every one: also those that could not be asked yet, for one that says Retain must not be too late to say it.
         """
-        speaking = [entry for entry in self.covering(key_id) if entry.key_id == key_id and not entry.is_neutral]
-        seen_shut = any(entry.is_shut and entry.confirmed for entry in speaking)
+        covering = [entry for entry in self.covering(key_id) if not entry.is_neutral]
+        # Who merely replaces a key does not speak for it where it has a KMSKey of its own.
+        speaking = [entry for entry in covering if entry.key_id == key_id] or covering
+        seen_shut = any(entry.shuts(key_id) and entry.confirmed for entry in speaking)
         return seen_shut and all(entry.key.on_unavailable is OnUnavailable.REMOVE for entry in speaking)
 
     def _index(self) -> None:
-        self._by_key = {}
+        self._by_key, self._by_resource = {}, {}
+        self._unresolved = [entry for entry in self.entries() if not entry.key_id]
         for entry in self.entries():
             for key_id in entry.covered:
                 self._by_key.setdefault(key_id, []).append(entry)
+                self._by_resource.setdefault(resource_of(key_id), entry)
 
 
 def _passing(wrappings: Sequence[Wrapping], refusal: Callable[[str], KmsealError | None]) -> Sequence[Wrapping]:

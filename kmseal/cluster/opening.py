@@ -1,7 +1,7 @@
 """From an EncryptedSecret to the data of its target: unwrap, open, render. It reads; it writes nothing.
 
-Called by ``reconcile`` when ``decide`` asks for it. One KMS call for each data key that a value names; the data keys
-and values live only as long as the caller holds the result.
+Called by the operator when ``decide`` asks for it, and by the broker for each grant. One KMS call for each data key
+that a value names; the data keys and values live only as long as the caller holds the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -63,8 +63,16 @@ class GuardedKeyring:
         return unwrapped
 
 
+class Opener(Protocol):
+    """A guarded keyring, or what stands before one to see what it does."""
+
+    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context, namespace: str) -> Unwrapped:
+        """Opens one of those wrappings that may be opened in the namespace."""
+        ...
+
+
 async def open_object(
-    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: GuardedKeyring, *,
+    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: Opener, *,
     clock: Callable[[], float], on_unwrap: Callable[[float], None],
 ) -> Opened | KmsealError:  # fmt: skip
     """All data of the target, or the error that says why there is none.
@@ -89,7 +97,7 @@ async def open_object(
 
 
 async def _open_values(
-    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: GuardedKeyring, clock: Callable[[], float],
+    object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: Opener, clock: Callable[[], float],
     on_unwrap: Callable[[float], None],
 ) -> tuple[dict[str, Redacted], tuple[KeyUse, ...]]:  # fmt: skip
     """All values, and the key versions that opened them."""

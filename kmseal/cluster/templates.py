@@ -48,6 +48,17 @@ _SPENT: ContextVar[list[int]] = ContextVar("spent")
 _TESTS: Final = frozenset({"defined", "undefined"})
 _NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
 _DEPTH_MAX: Final = 32  # Compiling takes seconds for what is nested by the hundred.
+_FOREIGN: Final = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    SyntaxError,
+    MemoryError,
+    ArithmeticError,
+)
+"""What Jinja2 raises for a template or a value that it cannot take."""
 _REMEDY: Final = (
     'write {{ values["name"] }} or {{ values.name }}, with the filters b64encode, b64decode, tojson, urlencode, trim, '
     "indent, upper, lower and default, and {% if %}"
@@ -64,6 +75,16 @@ def render(templates: Mapping[str, str], values: Mapping[str, Redacted]) -> dict
     if sum(map(len, rendered.values())) > VALUES_BYTES_MAX:
         raise TemplateFailed("the rendered data is larger than a Secret can hold", field="spec.target.data")
     return rendered
+
+
+def require_possible(templates: Mapping[str, str]) -> None:
+    """Refuses templates that no values could make render; to be known before there are any. Raises TemplateFailed."""
+    for name, text in templates.items():
+        field = member_path("spec.target.data", name)
+        try:
+            _require_allowed(_ENVIRONMENT.parse(text), field)
+        except _FOREIGN as error:
+            raise _failure(field, error) from None
 
 
 def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
@@ -87,22 +108,8 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
         return "".join(result).encode()
     except TemplateFailed:
         raise
-    except (
-        TemplateError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-        SyntaxError,
-        MemoryError,
-        ArithmeticError,
-    ) as error:
-        # The exception's own text may quote the template's input: its class must do.
-        raise TemplateFailed(
-            f"cannot be rendered ({type(error).__name__})",
-            field=field,
-            remedy=_REMEDY + "; name only values that exist",
-        ) from None
+    except _FOREIGN as error:
+        raise _failure(field, error) from None
 
 
 def _require_allowed(tree: nodes.Template, field: str) -> None:
@@ -123,6 +130,15 @@ def _require_allowed(tree: nodes.Template, field: str) -> None:
             raise TemplateFailed(f"there is no filter {shorten(node.name)}", field=field, remedy=_REMEDY)
         if isinstance(node, nodes.Test) and node.name not in _TESTS:
             raise TemplateFailed(f"there is no test {shorten(node.name)}", field=field, remedy=_REMEDY)
+
+
+def _failure(field: str, error: Exception) -> TemplateFailed:
+    # The exception's own text may quote the template's input: its class must do.
+    return TemplateFailed(
+        f"cannot be rendered ({type(error).__name__})",
+        field=field,
+        remedy=_REMEDY + "; name only values that exist",
+    )
 
 
 def _only_value(tree: nodes.Template) -> str | None:

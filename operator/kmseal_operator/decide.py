@@ -21,11 +21,17 @@ class Inputs:
     """All that decisions depend on."""
 
     object: EncryptedSecret | KmsealError
+    name: str
     uid: str
     recorded: Recorded
     target: Seen | None
     bar: Bar | None = None
     """Why the object may not be opened here, as far as is known without asking KMS."""
+    taken: KmsealError | None = None
+    """Why the key that opened it last opens nothing any more, where its KMSKey says that targets go with it."""
+    merges: bool = False
+    """Whether its target is somebody else's Secret."""
+    inject: bool = False
     looked: bool = False
     """Whether ``target`` was read from the API server just now, so that None means that there is no such Secret."""
     owner_lives: bool = False
@@ -91,19 +97,24 @@ _INJECTABLE: Final = Outcome(True, Reason.INJECTABLE, "the values can be opened 
 def decide(inputs: Inputs) -> Decision:
     """The decision for one object that is not settled."""
     object_ = inputs.object
+    # A key that was shut to take its secrets away wins over whatever somebody writes into the object meanwhile: what
+    # cannot be parsed, a suspension, a further wrapping that opens nothing.
+    if inputs.bar and inputs.bar.revokes:
+        return _revoke(inputs, inputs.bar.error)
+    if inputs.taken and not isinstance(inputs.opened, Opened):
+        if inputs.opened is None and not isinstance(object_, KmsealError) and not inputs.bar:
+            return Open()
+        return _revoke(inputs, inputs.taken)
     # An object that cannot be parsed touches nothing.
     if isinstance(object_, KmsealError):
         return Report(_failure(object_, inputs.recorded))
-    # A key that was shut to take its secrets away wins over a suspension, which who writes the object could set.
-    if inputs.bar and inputs.bar.revokes:
-        return _barred(object_, inputs, inputs.bar)
     # A suspended object touches nothing, but says whether its target was ever made.
     if object_.suspend:
         made = bool(inputs.recorded.target_uid)
         return Report(Outcome(made, Reason.SUSPENDED, "suspended by spec.suspend; the target is left as it is"))
     # A key that may not be used here opens nothing.
     if inputs.bar:
-        return _barred(object_, inputs, inputs.bar)
+        return Report(_failure(inputs.bar.error, inputs.recorded))
     # A rival is known without opening anything.
     if object_.delivery is Delivery.SECRET and (conflict := _conflict(object_, inputs)):
         return Report(conflict)
@@ -113,7 +124,7 @@ def decide(inputs: Inputs) -> Decision:
     # A fault while opening touches nothing: a working Secret keeps its values.
     if isinstance(inputs.opened, KmsealError):
         return Report(_failure(inputs.opened, inputs.recorded))
-    former = inputs.former if _is_ours(inputs.former, object_, inputs.uid) else None
+    former = inputs.former if _is_ours(inputs.former, object_.name, inputs.uid) else None
     if object_.target.deletion_policy is DeletionPolicy.RETAIN:
         former = None
     # Inject makes no Secret, and removes the one of an earlier delivery.
@@ -137,27 +148,26 @@ def _place(object_: EncryptedSecret, inputs: Inputs, opened: Opened, former: See
             )
         # Otherwise it is created, and the API server refuses if somebody else was first.
         return Write(opened, "", force=True, owned=True, ours=False, prune=(), remove=former, outcome=_APPLIED)
-    ours = owned and _is_ours(target, object_, inputs.uid)
+    ours = owned and _is_ours(target, object_.name, inputs.uid)
     prune = target.foreign_data if ours else ()
     return Write(opened, target.uid, force=owned, owned=owned, ours=ours, prune=prune, remove=former, outcome=_APPLIED)
 
 
-def _barred(object_: EncryptedSecret, inputs: Inputs, bar: Bar) -> Report:
-    """What becomes of an object whose key is shut, unknown or not for its namespace."""
-    reason = reason_of_opening(bar.error)
-    if not bar.revokes:
-        return Report(_failure(bar.error, inputs.recorded))
-    outcome = Outcome(False, reason, f"{bar.error}; until then there is no Secret (onUnavailable: Remove)")
+def _revoke(inputs: Inputs, error: KmsealError) -> Report:
+    """Takes the target away until the key is back."""
+    outcome = Outcome(
+        False, reason_of_opening(error), f"{error}; until then there is no Secret (onUnavailable: Remove)"
+    )
     # Not by the status alone: a process may have died between making the target and saying so.
-    target = inputs.former or (inputs.target if object_.delivery is Delivery.SECRET else None)
-    owned = object_.target.creation_policy is not CreationPolicy.MERGE and _is_ours(target, object_, inputs.uid)
+    target = inputs.former or (None if inputs.inject else inputs.target)
+    owned = not inputs.merges and _is_ours(target, inputs.name, inputs.uid)
     return Report(outcome, remove=target if owned else None, revoked=True)
 
 
 def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:
     """Why the target may not be written, if so."""
     target, policy = inputs.target, object_.target.creation_policy
-    if target is None or policy is CreationPolicy.MERGE or _is_ours(target, object_, inputs.uid):
+    if target is None or policy is CreationPolicy.MERGE or _is_ours(target, object_.name, inputs.uid):
         return None
     name = object_.target.name
     if target.owner and inputs.owner_lives:
@@ -174,8 +184,8 @@ def _conflict(object_: EncryptedSecret, inputs: Inputs) -> Outcome | None:
     )  # fmt: skip
 
 
-def _is_ours(target: Seen | None, object_: EncryptedSecret, uid: str) -> bool:
-    return target is not None and (target.owner == object_.name or uid in target.owner_uids)
+def _is_ours(target: Seen | None, name: str, uid: str) -> bool:
+    return target is not None and (target.owner == name or uid in target.owner_uids)
 
 
 def _failure(error: KmsealError, recorded: Recorded) -> Outcome:

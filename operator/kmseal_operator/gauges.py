@@ -1,6 +1,7 @@
 """The gauges that are read when the metrics are scraped: objects, queues, keys, and the state of the KMS layer.
 
-Registered with ``metrics`` by the runtime. A scrape asks nobody, and costs by the number of keys, not of objects.
+Registered with ``metrics`` by the runtime. A scrape asks nobody, and costs by the number of keys and of distinct
+holdings, not of objects.
 """
 
 from collections.abc import Iterable
@@ -62,8 +63,8 @@ class Gauges(Collector):
                 held.add_metric([name, item["keyId"], item["id"], "git"], item["inGit"])
                 held.add_metric([name, item["keyId"], item["id"], "cluster"], item["inCluster"])
             behind = staleness(entry, self._moves, self._ledger.inventory)
-            stale.add_metric([name, "cluster"], len(behind.in_cluster))
-            stale.add_metric([name, "git"], len(behind.in_git))
+            stale.add_metric([name, "cluster"], behind.cluster_count)
+            stale.add_metric([name, "git"], behind.git_count)
         yield from (state, held, stale)
 
 

@@ -47,6 +47,7 @@ class Keeper:
 
     :param pause: seconds between two writes of one status while objects move
     :param is_complete: whether the inventory shows the whole cluster by now: nothing is reported before
+    :param sees_all: whether the API server has been heard of lately: else nothing is called safe
     :param failed: the objects that the re-wrapper could not do
     :param on_rotation: called when destinations may have changed
     """
@@ -54,6 +55,7 @@ class Keeper:
     def __init__(
         self, kube: KubeClient, keyring: Describer, connections: Connections, keys: Keys, ledger: Ledger,
         queue: KeyedQueue, *, announcer: Announcer, metrics: Metrics, pause: float, is_complete: Callable[[], bool],
+        sees_all: Callable[[], bool],
         failed: Callable[[], frozenset[Key]],
         on_rotation: Callable[[], None], now: Callable[[], datetime], clock: Callable[[], float],
         chance: Callable[[], float],
@@ -69,6 +71,7 @@ class Keeper:
         self._metrics = metrics
         self._pause = pause
         self._is_complete = is_complete
+        self._sees_all = sees_all
         self._failed = failed
         self._on_rotation = on_rotation
         self._now = now
@@ -94,18 +97,19 @@ class Keeper:
         entry.polled_at = None
         self._queue.hurry(Key("", entry.key.name), 0.0)
 
-    def ask_within(self, entry: Entry, seconds: float) -> None:
-        """Asks for a key's state before that time has passed since it was last asked."""
-        since = self._clock() - entry.polled_at if entry.polled_at is not None else seconds
-        entry.polled_at = None
-        self._queue.hurry(Key("", entry.key.name), max(0.0, seconds - since))
+    def _ask_within_the_pause(self, entry: Entry) -> None:
+        """Asks for a key's state soon, but once in the pause at the most: whoever writes objects can bring it about."""
+        if entry.ask_at is None:
+            last = entry.polled_at if entry.polled_at is not None else self._clock() - self._pause
+            entry.ask_at = max(self._clock(), last + self._pause)
+            self._queue.hurry(Key("", entry.key.name), entry.ask_at - self._clock())
 
     def on_holdings(self, before: Holdings, after: Holdings) -> None:
         """Objects have moved: the status is renewed within the pause. An unknown version may be a newer one: asks."""
         for use in {use for held in after for use in held}:
             for entry in self._keys.covering(use.key_id):
                 if entry.meet(use):
-                    self.ask_within(entry, self._pause)
+                    self._ask_within_the_pause(entry)
         for key_id in {use.key_id for held in {*before, *after} for use in held}:
             for entry in self._keys.covering(key_id):
                 self._dirty.add(entry.key.name)
@@ -144,7 +148,7 @@ class Keeper:
         if entry is None:
             for heir in self._connections.disconnect(name):
                 heir.connected = False
-                self.ask_again(heir)
+                self.touch(heir.key.name)
             self._polled.pop(name, None)
             self._written_at.pop(name, None)
             self._queue.done(key)
@@ -152,8 +156,9 @@ class Keeper:
         self._dirty.discard(name)
         now = self._clock()
         # The interval may have been made shorter since the last poll.
-        due_at = None if entry.polled_at is None else entry.polled_at + _EARLIEST * _interval(entry)
-        if due_at is None or now >= due_at:
+        due = entry.polled_at is None or now >= entry.polled_at + _EARLIEST * _interval(entry)
+        if due or not entry.connected or (entry.ask_at is not None and now >= entry.ask_at):
+            entry.ask_at = None
             await self._poll(entry)
             self._polled.setdefault(name, asyncio.Event()).set()
         if self._keys.get(name) is entry and self._is_complete():
@@ -164,6 +169,10 @@ class Keeper:
         # None: somebody wants it asked again already.
         spread = _interval(entry) * (_EARLIEST + (1 - _EARLIEST) * self._chance())
         wait = 0.0 if entry.polled_at is None else entry.polled_at + spread - self._clock()
+        if not entry.connected and entry.failure is None:
+            wait = 0.0  # Somebody else spoke for the key until a moment ago.
+        if entry.ask_at is not None:
+            wait = min(wait, entry.ask_at - self._clock())
         if name in self._dirty:
             wait = min(wait, self._pause)
         self._queue.rest(key, max(0.0, wait))
@@ -177,7 +186,7 @@ class Keeper:
         if entry.invalid:
             entry.polled_at = self._clock()
             return
-        before, heard = (entry.description, entry.former), not entry.unheard
+        before, heard = (entry.description, entry.former), frozenset(entry.unheard)
         try:
             await self._connections.connect(entry)
             self._keys.connect(entry)
@@ -187,7 +196,7 @@ class Keeper:
             if state and entry.key_id and not entry.key.is_alias:
                 # A dedicated gateway refuses to describe a key that is shut, and so tells its state. What an alias
                 # names by now it does not tell: that is a fault, or a moved alias would shut the key of before.
-                self._keys.learn(entry, KeyDescription(entry.key_id, state, entry.primary), self._clock())
+                self._keys.learn(entry, KeyDescription(entry.key_id, state, entry.primary), self._clock(), heard)
             elif error.reason in NOT_FOUND:
                 entry.miss(error, self._clock())
             else:
@@ -198,16 +207,30 @@ class Keeper:
             entry.fail(error, self._clock())
         else:
             named = entry.key_id
-            self._keys.learn(entry, description, self._clock())
+            self._keys.learn(entry, description, self._clock(), heard)
             if entry.key_id != named:
                 await self._connections.connect(entry)
+            await self._poll_formers(entry)
         self._metrics.polled("ok" if entry.failure is None else entry.failure.reason)
-        if before != (entry.description, entry.former) or not heard:
+        if before != (entry.description, entry.former) or heard:
             self._on_rotation()
+
+    async def _poll_formers(self, entry: Entry) -> None:
+        """Asks for the former keys that objects still hold, so that disabling one of them is seen as well."""
+        for key_id in sorted(entry.former):
+            has_its_own = any(other.key_id == key_id for other in self._keys.covering(key_id))
+            if has_its_own or not self._ledger.inventory.holders([key_id]):
+                continue
+            try:
+                self._keys.learn_former(entry, key_id, (await self._keyring.describe(key_id)).state)
+            except KmsealError as error:
+                if state := UNUSABLE_STATES.get(error.reason):
+                    self._keys.learn_former(entry, key_id, state)
+                _log.debug("a former key could not be asked: %s", error, extra={"object": entry.key.name})
 
     async def _report(self, entry: Entry) -> None:
         status = build_status(
-            entry, self._moves, self._ledger.inventory, failed=self._failed(), complete=self._is_complete(),
+            entry, self._moves, self._ledger.inventory, failed=self._failed(), complete=self._sees_all(),
             now=self._now(),
         )  # fmt: skip
         if not is_due(status, entry.status):

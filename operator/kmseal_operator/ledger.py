@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kmseal.cluster.holdings import Holdings, Inventory, read_holdings
+from kmseal.cluster.holdings import Held, Holdings, Inventory, read_holdings, read_openers, resource_of
 from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.cluster.reasons import WAITS_FOR_KEY, Reason
 from kmseal_operator.backlog import Lane
@@ -142,6 +142,8 @@ class Known:
     retains: bool = False
     created: str = ""
     rewrap_asked: bool | None = None
+    opened_by: Holdings = ()
+    """What opened it last, where its spec names that no more: the target still holds what came of it."""
     recheck: bool = False
     """Whether the rules of its keys have changed since it was last looked at."""
     body: bytes | None = field(default=None, repr=False)
@@ -211,7 +213,10 @@ class Ledger:
             known.recheck = before.recheck
         self._objects[key] = known
         self._by_target.setdefault(Key(key.namespace, known.target), set()).add(key)
-        self._hold(key, read_holdings(raw), asked_anew=before is not None and before.rewrap_asked != known.rewrap_asked)
+        holdings = read_holdings(raw)
+        still = {held.spec.key_id for held in holdings}
+        known.opened_by = tuple(Held(use, use) for use in read_openers(raw) if use.key_id not in still)
+        self._hold(key, holdings, asked_anew=before is not None and before.rewrap_asked != known.rewrap_asked)
         if known.is_settled(self.target_of(key), key.name):
             return
         known.body = json.dumps(raw, separators=(",", ":")).encode()
@@ -270,10 +275,14 @@ class Ledger:
             # The target has changed again between our write and this record.
             self._queue.add(key)
 
-    def record_rewrapped(self, key: Key, uid: str, version: int, holdings: Holdings) -> None:
-        """Takes in the newer wrappings that were just written to an object's status, before the feed shows them."""
+    def record_rewrapped(self, key: Key, uid: str, over: int, version: int, holdings: Holdings) -> None:
+        """Takes in the newer wrappings that were just written to an object's status, before the feed shows them.
+
+        :param over: the resource version that they were written over. Where it is not the one that is known here,
+            somebody else's change lies in between, which only the feed can tell: then it tells of this write too
+        """
         known = self._objects.get(key)
-        if known and known.uid == uid and version > known.version:
+        if known and known.uid == uid and known.version == over:
             known.version = version
             known.body = None  # It shows the status of before: whoever needs the object reads it anew.
             self._hold(key, holdings)
@@ -282,11 +291,20 @@ class Ledger:
         """Has objects looked at again after the rules or states of their keys changed, where that can matter."""
         for key in keys:
             known = self._objects.get(key)
-            if known and is_suspect(self.inventory.of(key), key.namespace):
+            if known and is_suspect((*self.inventory.of(key), *known.opened_by), key.namespace):
                 known.recheck = True
                 self._queue.add(key, Lane.BACK)
             elif known and known.recorded.reason in WAITS_FOR_KEY:
                 self._queue.add(key, Lane.BACK)
+
+    def opened_with(self, key_ids: Iterable[str]) -> list[Key]:
+        """The objects that one of these keys opened last, though their specs name it no more."""
+        wanted = {resource_of(key_id) for key_id in key_ids}
+        return [
+            key
+            for key, known in self._objects.items()
+            if any(resource_of(held.spec.key_id) in wanted for held in known.opened_by)
+        ]
 
     def record_secret(self, key: Key, seen: Seen) -> None:
         """Takes in what a worker has just written, unless the feed has shown something later already."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from kmseal.cluster.events import Announcer
+from kmseal.cluster.holdings import read_openers
 from kmseal.cluster.keys import Bar, Keys
 from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.cluster.opening import GuardedKeyring, open_object
@@ -44,6 +45,8 @@ class _Gathered:
     prunes: bool = False
     """Whether the status holds newer wrappings that replace nothing any more."""
     bar: Bar | None = None
+    taken: KmsealError | None = None
+    """Why the key that opened it last opens nothing any more, where targets are to go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class Reconciler:
             self._look_again(key)
             self._retry(key, reason_of_writing(error), error.message, None)
             return
-        if gathered is None or (settled and not gathered.bar):
+        if gathered is None or (settled and not (gathered.bar or gathered.taken)):
             self._queue.done(key)
             return
         try:
@@ -150,16 +153,22 @@ class Reconciler:
         known.recheck = False
         if raw is None:
             return None
+        taken = self._taken(raw, key.namespace)
         try:
             object_ = EncryptedSecret.parse(raw)
         except KmsealError as error:
-            return _Gathered(error, version)
+            return _Gathered(error, version, taken=taken)
         recorded = read_rewrapped(raw.get("status"))
         rewrapped = live(object_, recorded)
         bar = self._keys.bar(object_, rewrapped)
         if bar and not bar.revokes and _is_misplaced(object_):
             bar = None  # Opening will say so, before any key is asked: that is what somebody has to mend first.
-        return _Gathered(object_, version, rewrapped, prunes=rewrapped != recorded, bar=bar)
+        return _Gathered(object_, version, rewrapped, prunes=rewrapped != recorded, bar=bar, taken=taken)
+
+    def _taken(self, raw: dict[str, Any], namespace: str) -> KmsealError | None:
+        """Whether a key that has opened the object was shut and takes targets along: by what the status says of it."""
+        revoked = [use.key_id for use in read_openers(raw) if self._keys.is_revoked(use.key_id)]
+        return self._keys.refusal(revoked[0], namespace) if revoked else None
 
     async def _carry_out(self, key: Key, known: Known, gathered: _Gathered) -> _Ending:
         """Asks and acts until there is an outcome."""
@@ -205,10 +214,14 @@ class Reconciler:
         has_moved = former_name and (former_name != known.target or known.inject)
         return Inputs(
             object=gathered.object,
+            name=key.name,
             uid=known.uid,
             recorded=known.recorded,
             target=target,
             bar=gathered.bar,
+            taken=gathered.taken,
+            merges=known.merges,
+            inject=known.inject,
             owner_lives=self._lives(key.namespace, target),
             former=self._ledger.secret(Key(key.namespace, former_name)) if has_moved else None,
         )

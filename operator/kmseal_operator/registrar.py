@@ -7,12 +7,13 @@ EncryptedSecret could fill the cluster, and the quota of metadata calls, with KM
 import hashlib
 import logging
 import re
-from typing import Final
+from typing import Final, Protocol
 
 from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.cluster.keys import Keys, Mode
 from kmseal.cluster.names import FIELD_MANAGER, Key
-from kmseal.errors import Conflict, KmsealError
+from kmseal.errors import Conflict, KeyUnusable, KmsealError
+from kmseal.kms.provider import KeyDescription
 from kmseal.kube import KMS_KEYS, KubeClient
 from kmseal.manifest import API_VERSION
 from kmseal_operator.queue import KeyedQueue
@@ -21,11 +22,20 @@ AUTOMATIC_MAX: Final = 256
 _log = logging.getLogger(__name__)
 
 
+class Describer(Protocol):
+    """The part of the keyring that registering needs."""
+
+    async def describe(self, key: str) -> KeyDescription:
+        """State and primary version of a key."""
+        ...
+
+
 class Registrar:
     """Creates KMSKeys; it never changes or deletes one."""
 
-    def __init__(self, kube: KubeClient, keys: Keys, queue: KeyedQueue) -> None:
+    def __init__(self, kube: KubeClient, keyring: Describer, keys: Keys, queue: KeyedQueue) -> None:
         self._kube = kube
+        self._keyring = keyring
         self._keys = keys
         self._queue = queue
         self._met: set[str] = set()
@@ -60,6 +70,14 @@ class Registrar:
             _log.warning(
                 "not registered, for there are %d automatic KMSKeys already", AUTOMATIC_MAX, extra={"object": key_id}
             )
+            return
+        # KMS opens by the ciphertext; only a description says that account and region in the name are true.
+        try:
+            is_true = (await self._keyring.describe(key_id)).key_id == key_id
+        except KeyUnusable:
+            is_true = False
+        if not is_true:
+            _log.warning("not registered, for KMS does not know the key by this name", extra={"object": key_id})
             return
         body = {
             "apiVersion": API_VERSION,

@@ -4,14 +4,16 @@ Called by the keeper. The gate errs on the side of "still needed": it names a ke
 the cluster holds a wrapping under it any more, in Git or in its status, and only while the whole cluster is in view.
 """
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 from kmseal.cluster.entry import NOT_FOUND, Entry
-from kmseal.cluster.holdings import Holdings, Inventory, KeyUse
+from kmseal.cluster.holdings import Holdings, Inventory, KeyUse, resource_of
 from kmseal.cluster.names import Key
 from kmseal_operator.moves import Moves
 from kmseal_operator.status import rfc3339
@@ -19,37 +21,45 @@ from kmseal_operator.status import rfc3339
 Json = dict[str, Any]
 _EXAMPLES_MAX: Final = 20
 _VERSIONS_MAX: Final = 512
-_GONE_MAX: Final = 64
-"""Versions that objects named once and name no more: whoever writes objects could make up any number."""
 _MESSAGE_CHARS_MAX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Staleness:
-    """Which objects one KMSKey still has to move."""
+    """Which objects one KMSKey still has to move, in groups of equal holdings."""
 
     objects: int
-    in_cluster: tuple[Key, ...]
+    in_cluster: tuple[Collection[Key], ...]
     """Objects that open by an older version only."""
-    in_git: tuple[Key, ...]
+    in_git: tuple[Collection[Key], ...]
     """Objects whose spec still holds such a wrapping, those of ``in_cluster`` included."""
     renewed: int
     """Objects that have a newer wrapping in their status where Git is stale."""
+
+    @property
+    def cluster_count(self) -> int:
+        """How many objects open by an older version only."""
+        return sum(map(len, self.in_cluster))
+
+    @property
+    def git_count(self) -> int:
+        """How many objects are stale in Git."""
+        return sum(map(len, self.in_git))
 
 
 def staleness(entry: Entry, moves: Moves, inventory: Inventory) -> Staleness:
     """Looks through the inventory: its cost grows with the number of distinct holdings, not of objects."""
     total, renewed = 0, 0
-    in_cluster: list[Key] = []
-    in_git: list[Key] = []
+    in_cluster: list[Collection[Key]] = []
+    in_git: list[Collection[Key]] = []
     for holdings, keys in _under(entry, inventory):
-        total += len(list(keys))
+        total += len(keys)
         stale = any(moves.is_stale(entry, held.newest) for held in holdings)
         if stale:
-            in_cluster.extend(keys)
+            in_cluster.append(keys)
         if any(moves.is_stale(entry, held.spec) for held in holdings):
-            in_git.extend(keys)
-            renewed += 0 if stale else len(list(keys))
+            in_git.append(keys)
+            renewed += 0 if stale else len(keys)
     return Staleness(total, tuple(in_cluster), tuple(in_git), renewed)
 
 
@@ -59,10 +69,10 @@ def build_status(
     """The whole status.
 
     :param failed: objects that the re-wrapper could not do and tries again
-    :param complete: whether every object of the cluster is in the inventory; else nothing is called safe
+    :param complete: whether every object of the cluster is in view; else nothing is called safe
     """
     stale = staleness(entry, moves, inventory)
-    pending = stale.in_cluster
+    pending = stale.cluster_count
     status: Json = {
         "observedGeneration": entry.generation,
         "keyId": entry.key_id,
@@ -71,9 +81,9 @@ def build_status(
         "previousKeys": list(entry.previous),
         "versions": list(versions(entry, inventory)),
         "objects": stale.objects,
-        "stale": {"inCluster": len(pending), "inGit": len(stale.in_git), "objects": _examples(stale)},
-        "rewrap": {"pending": len(pending), "done": stale.renewed, "failed": len(failed.intersection(pending))},
-        "safeToDisable": list(_safe(entry, moves, inventory)) if complete and entry.confirmed else [],
+        "stale": {"inCluster": pending, "inGit": stale.git_count, "objects": _examples(stale)},
+        "rewrap": {"pending": pending, "done": stale.renewed, "failed": _count_of(failed, stale)},
+        "safeToDisable": list(_safe(entry, moves, inventory)) if complete and _is_known(entry) else [],
         "conditions": [
             _condition("Available", *_available(entry), entry, now),
             _condition("UpToDate", *_up_to_date(entry, moves, stale, failed), entry, now),
@@ -81,6 +91,11 @@ def build_status(
     }
     # An empty text would not have the form that the schema demands of ids.
     return {name: value for name, value in status.items() if value or name not in ("keyId", "primaryVersion")}
+
+
+def _is_known(entry: Entry) -> bool:
+    """Whether the last poll said what the key is: else the primary version may be another one by now."""
+    return entry.confirmed and entry.failure is None
 
 
 def is_due(status: Json, before: Json) -> bool:
@@ -96,7 +111,7 @@ def is_urgent(status: Json, before: Json) -> bool:
     )
 
 
-def _under(entry: Entry, inventory: Inventory) -> Iterator[tuple[Holdings, Iterable[Key]]]:
+def _under(entry: Entry, inventory: Inventory) -> Iterator[tuple[Holdings, Collection[Key]]]:
     covered = entry.covered
     for holdings, keys in inventory.groups():
         if any(held.spec.key_id in covered or held.newest.key_id in covered for held in holdings):
@@ -109,18 +124,19 @@ def versions(entry: Entry, inventory: Inventory) -> Iterator[Json]:
     in_cluster: Counter[KeyUse] = Counter()
     covered = entry.covered
     for holdings, keys in _under(entry, inventory):
-        count = len(list(keys))
+        count = len(keys)
         in_git.update(dict.fromkeys({held.spec for held in holdings if held.spec.key_id in covered}, count))
         renewed = {held.newest for held in holdings if held.newest != held.spec and held.newest.key_id in covered}
         in_cluster.update(dict.fromkeys(renewed, count))
     # Those that were never seen as primary are older than all that were; then the order in which they came.
     met = sorted({*in_git, *in_cluster} - set(entry.versions))
-    gone = sorted(entry.remembered - {*met, *entry.versions})[:_GONE_MAX]
-    for use in [*gone, *met, *entry.versions][-_VERSIONS_MAX:]:
+    strangers = set(met)
+    for use in [*met, *entry.versions][-_VERSIONS_MAX:]:
         yield {
             "keyId": use.key_id,
             "id": use.key_version_id,
             "primary": use == KeyUse(entry.key_id, entry.primary),
+            **({"met": True} if use in strangers else {}),
             "inGit": in_git[use],
             "inCluster": in_cluster[use],
         }
@@ -128,24 +144,32 @@ def versions(entry: Entry, inventory: Inventory) -> Iterator[Json]:
 
 def _safe(entry: Entry, moves: Moves, inventory: Inventory) -> Iterator[Json]:
     needed = {use for holdings, _ in inventory.groups() for held in holdings for use in held}
-    needed_keys = {use.key_id for use in needed}
-    for key_id in sorted(entry.former - needed_keys):
-        if moves.leaves(entry, key_id):
+    # By their ids alone: account and region are what the manifest claims, and may be false.
+    needed_ids = {resource_of(use.key_id) for use in needed}
+    needed_versions = {(resource_of(use.key_id), use.key_version_id) for use in needed}
+    for key_id in sorted(entry.former):
+        if resource_of(key_id) not in needed_ids and moves.leaves(entry, key_id):
             yield {"keyId": key_id}
-    for use in dict.fromkeys([*sorted(entry.remembered), *entry.versions]):
-        # Of an asymmetric key, which has no primary version, none is old: what was sealed offline may need any.
-        if entry.primary and use.key_id == entry.key_id and use.key_version_id != entry.primary and use not in needed:
+    # Of an asymmetric key, which has no primary version, none is old: what was sealed offline may need any.
+    for use in entry.versions if entry.primary else ():
+        is_old = use.key_id == entry.key_id and use.key_version_id != entry.primary and use not in entry.unheard
+        if is_old and (resource_of(use.key_id), use.key_version_id) not in needed_versions:
             yield {"keyId": use.key_id, "keyVersionId": use.key_version_id}
+
+
+def _count_of(failed: frozenset[Key], stale: Staleness) -> int:
+    return sum(key in group for key in failed for group in stale.in_cluster)
 
 
 def _examples(stale: Staleness) -> list[Json]:
     """Those that wait for the cluster first: Git can only follow."""
-    waiting = set(stale.in_cluster)
-    chosen = [*sorted(waiting), *sorted(key for key in stale.in_git if key not in waiting)][:_EXAMPLES_MAX]
-    return [
-        {"namespace": key.namespace, "name": key.name, "where": "Cluster" if key in waiting else "Git"}
-        for key in chosen
-    ]
+    chosen: dict[Key, str] = {}
+    for where, groups in (("Cluster", stale.in_cluster), ("Git", stale.in_git)):
+        # Twice as many as are shown: those that stand under Cluster already come again under Git.
+        for key in heapq.nsmallest(2 * _EXAMPLES_MAX, chain.from_iterable(groups)):
+            chosen.setdefault(key, where)
+    shown = list(chosen.items())[:_EXAMPLES_MAX]
+    return [{"namespace": key.namespace, "name": key.name, "where": where} for key, where in shown]
 
 
 def _available(entry: Entry) -> tuple[str, str, str]:
@@ -163,15 +187,17 @@ def _available(entry: Entry) -> tuple[str, str, str]:
 
 
 def _up_to_date(entry: Entry, moves: Moves, stale: Staleness, failed: frozenset[Key]) -> tuple[str, str, str]:
-    count = len(stale.in_cluster)
+    count = stale.cluster_count
+    if not entry.confirmed:
+        return "Unknown", "Waiting", "KMS has not been asked yet"
     if not count:
-        waiting = len(stale.in_git)
+        waiting = stale.git_count
         git = f"; Git is behind for {waiting} of them: run kmseal rewrap --from-cluster" if waiting else ""
         return "True", "UpToDate", f"all {stale.objects} objects open by the newest version{git}"
     text = f"{count} of {stale.objects} objects open by an older version only"
     if entry.key_id and any(moves.final(key_id) is None for key_id in entry.former):
         return "False", "ReplacementCircle", f"{text}; spec.replaces of KMSKeys leads in a circle: break it"
-    if broken := len(failed.intersection(stale.in_cluster)):
+    if broken := _count_of(failed, stale):
         return "False", "RewrapFailing", f"{text}; {broken} could not be re-wrapped and are tried again"
     if entry.description is None:
         return "False", "NotAvailable", f"{text}; they wait for the key"

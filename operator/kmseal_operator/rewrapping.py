@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from kmseal.cluster.holdings import Held, Holdings, KeyUse, read_holdings
 from kmseal.cluster.keys import Keys
 from kmseal.cluster.names import FIELD_MANAGER, Key
+from kmseal.cluster.reasons import HEALS_WITH_KMS, reason_of_opening
 from kmseal.errors import Conflict, KmsealError, Terminal, Throttled
 from kmseal.kms.budget import in_background
 from kmseal.kms.provider import Context, KeyDescription, Unwrapped
@@ -122,7 +123,10 @@ class Rewrapper:
             except KmsealError as error:
                 self._note_failure(key, error.reason)
                 hint = error.retry_after if isinstance(error, Throttled) else None
-                delay = self._queue.failed(key, error.reason, at_least=hint or 0.0)
+                # The words that are hastened when KMS answers again.
+                reason = reason_of_opening(error)
+                cap = 30.0 if reason in HEALS_WITH_KMS else None
+                delay = self._queue.failed(key, reason, cap=cap, at_least=hint or 0.0)
                 _log.warning(
                     "not re-wrapped: %s", error,
                     extra={"object": str(key), "reason": error.reason, "retry_seconds": round(delay, 1)},
@@ -216,7 +220,7 @@ class Rewrapper:
                 return False
             holdings = read_holdings({**raw, "status": {**(raw.get("status") or {}), **status}})
             written_at = int(answer["metadata"]["resourceVersion"])
-            self._ledger.record_rewrapped(key, raw["metadata"]["uid"], written_at, holdings)
+            self._ledger.record_rewrapped(key, raw["metadata"]["uid"], version, written_at, holdings)
             return True
         raise Conflict("the object keeps changing while its status is written", remedy="find out who else writes it")
 

@@ -41,6 +41,7 @@ from kmseal_operator.sinks import ObjectSink, SecretSink
 
 USER_AGENT: Final = "kmseal-operator"
 _KEY_WORKERS: Final = 4
+_OUT_OF_VIEW_SECONDS: Final = 30.0
 _FIRST_POLL_SECONDS: Final = 10.0
 """How long the start waits for keys to be asked: with a key service that is down, what the status says is believed."""
 _log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Operator:
         self.keys = Keys(Mode(settings.keys), Listeners(self._on_policy, self._on_namespace, self._on_entry))
         self._keeper: Keeper | None = None
         self._rewrapper: Rewrapper | None = None
+        self._planning = False
+        self._object_feeds: list[Feed] = []
         self._gauges = Gauges(
             self.ledger, self.keys,
             {"objects": self.queue, "keys": self._key_queue, "rewrap": self._rewrap_queue},
@@ -88,6 +91,7 @@ class Operator:
             )
             self._gauges.keyring = keyring
             rules, secrets, objects = self._rule_feeds(kube), *self._feeds(kube)
+            self._object_feeds = objects
             health = Health(
                 [*rules, *secrets, *objects], self.metrics.render, clock=time.monotonic, silence=self._settings.silence
             )
@@ -95,7 +99,7 @@ class Operator:
             stack.push_async_callback(runner.cleanup)
             self.port = runner.addresses[0][1]
             announcer = Announcer(kube, now=_now, controller="kmseal.dev/operator", instance=socket.gethostname())
-            registrar = Registrar(kube, self.keys, self._registrar_queue)
+            registrar = Registrar(kube, keyring, self.keys, self._registrar_queue)
             # An operator of a few namespaces has no right to register what is the cluster's.
             on_opened = _ignore if self._settings.namespaces else registrar.met
             rewrapper = self._rewrapper = Rewrapper(
@@ -186,10 +190,15 @@ class Operator:
             kube, keyring, Connections(kube, keyring, self.keys, self._settings.own_namespace), self.keys, self.ledger,
             self._key_queue, announcer=announcer, metrics=self.metrics, pause=self._settings.status_pause,
             # One operator that sees a part of the cluster cannot say what the whole of it needs.
-            is_complete=lambda: self.ready.is_set() and not self._settings.namespaces,
+            is_complete=lambda: self.ready.is_set() and not self._settings.namespaces, sees_all=self._sees_all,
             failed=rewrapper.failed, on_rotation=self._on_rotation, now=_now, clock=time.monotonic,
             chance=random.random,
         )  # fmt: skip
+
+    def _sees_all(self) -> bool:
+        """Whether every object of the cluster is in view now: the watches are open, or broke off only a moment ago."""
+        now = time.monotonic()
+        return all(feed.connected or now - feed.heard_at < _OUT_OF_VIEW_SECONDS for feed in self._object_feeds)
 
     def _queue(self, on_wait: Callable[[float], None] = lambda seconds: None) -> KeyedQueue:
         backoff = Backoff(self._settings.retry_base, self._settings.retry_cap, random.random)
@@ -199,12 +208,18 @@ class Operator:
         self.ledger.recheck(list(keys), self.keys.is_suspect)
 
     def _on_policy(self, key_ids: frozenset[str]) -> None:
-        self._recheck(self.ledger.inventory.holders(key_ids))
+        self._recheck({*self.ledger.inventory.holders(key_ids), *self.ledger.opened_with(key_ids)})
         self._on_rotation()
 
     def _on_rotation(self) -> None:
-        # Before all objects are known there is nothing to put in order.
-        if self._rewrapper and self.ready.is_set():
+        # Before all objects are known there is nothing to put in order; and many keys may change at once.
+        if self.ready.is_set() and not self._planning:
+            self._planning = True
+            asyncio.get_running_loop().call_soon(self._plan)
+
+    def _plan(self) -> None:
+        self._planning = False
+        if self._rewrapper:
             self._rewrapper.plan()
 
     def _on_namespace(self, namespace: str) -> None:

@@ -290,4 +290,6 @@ def test_a_version_that_an_object_names_first_is_asked_for_once() -> None:
     assert [found.meet(KeyUse(A, "v2")) for _ in range(2)] == [True, False]
     assert not found.is_outdated(KeyUse(A, "v2"))
     found.learn(described(version="v1"), 2.0)
+    assert not found.is_outdated(KeyUse(A, "v2")), "it was met after this question was asked"
+    found.learn(described(version="v1"), 3.0, frozenset({KeyUse(A, "v2")}))
     assert found.is_outdated(KeyUse(A, "v2"))

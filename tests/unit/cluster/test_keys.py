@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.cluster.holdings import Held, KeyUse
-from kmseal.cluster.keys import Keys, Listeners, Mode
+from kmseal.cluster.keys import Keys, Listeners, Mode, Unresolved
 from kmseal.cluster.names import Key
 from kmseal.cluster.reasons import Reason, reason_of_opening
 from kmseal.envelope import DataKeyId, Place, Scope, encrypt_value
@@ -547,11 +547,40 @@ def test_an_alias_that_cannot_be_resolved_limits_every_key_that_it_may_mean(sett
     setting.show("met", B, labels=AUTOMATICALLY)
     setting.show("known", C)
     elsewhere = A.replace("hangzhou", "beijing")
-    assert [setting.reason(key) for key in (A, B)] == [Reason.NAMESPACE_NOT_ALLOWED] * 2
-    assert [setting.reason(key) for key in (C, elsewhere)] == [None, None]
+    # A manifest may claim any account and region.
+    assert [setting.reason(key) for key in (A, B, elsewhere)] == [Reason.NAMESPACE_NOT_ALLOWED] * 3
+    assert setting.reason(C) is None
     assert setting.reason(A, "staging") is None
     setting.poll("limited", D)
     assert [setting.reason(key) for key in (A, B, D)] == [None, None, Reason.NAMESPACE_NOT_ALLOWED]
+
+
+def test_a_false_account_or_region_gets_around_nothing(setting: Setting) -> None:
+    """KMS opens by the ciphertext: what is said of a key holds whatever name a manifest gives it."""
+    setting.show("one", A, allowedNamespaces={"names": ["staging"]})
+    for false in (A.replace(":1:", ":2:"), A.replace("hangzhou", "beijing")):
+        assert setting.reason(false) is Reason.KEY_NOT_REGISTERED
+        assert setting.reason(false, "staging") is Reason.KEY_NOT_REGISTERED
+    assert setting.reason(A, "staging") is None
+
+
+def test_a_former_key_that_is_shut_opens_nothing(setting: Setting) -> None:
+    """It is asked for as long as objects hold it; what its alias named says Remove for it, unless it has its own."""
+    setting.show("prod", ALIAS, onUnavailable="Remove")
+    setting.poll("prod", A)
+    setting.poll("prod", B)
+    entry = setting.keys.get("prod")
+    assert entry is not None
+    setting.told()
+    setting.keys.learn_former(entry, A, DISABLED)
+    assert setting.told()[0] == [frozenset({A})]
+    assert setting.reason(A) is Reason.KEY_UNUSABLE
+    assert setting.reason(B) is None
+    assert setting.keys.is_revoked(A)
+    setting.show("own", A)
+    assert not setting.keys.is_revoked(A), "its own KMSKey says Retain"
+    setting.keys.learn_former(entry, A, ENABLED)
+    assert setting.reason(A) is None
 
 
 # What the feed shows
@@ -571,6 +600,31 @@ def test_what_kms_said_survives_an_edit_and_an_echo(setting: Setting) -> None:
     setting.poll("one", A, "v2", DISABLED)
     setting.show("one", ALIAS, pollInterval="30s", status={"keyId": B, "state": "Enabled"})
     assert (setting.reason(A), setting.reason(B)) == (Reason.KEY_UNUSABLE, None)
+
+
+def test_who_polls_no_key_hears_of_its_state_by_the_status(setting: Setting) -> None:
+    """The broker's kill switch: what the operator writes counts, as long as nobody here has asked KMS."""
+    told = []
+    for state in ("Enabled", "Disabled", "Enabled"):
+        setting.show("one", ALIAS, status={"keyId": A, "state": state})
+        told.append(setting.reason(A))
+    assert told == [None, Reason.KEY_UNUSABLE, None]
+    setting.told()
+    setting.show("one", ALIAS, status={"keyId": B, "state": "Disabled"})
+    assert (setting.reason(A), setting.reason(B)) == (None, Reason.KEY_UNUSABLE)
+    assert setting.told() == ([frozenset({A, B})], [], ["one"])
+
+
+def test_a_shut_key_and_an_unknown_limit_are_told_apart_from_what_looks_like_them(setting: Setting) -> None:
+    """The broker takes values back for the first, and never for the second."""
+    setting.show("shut", A, status={"state": "Disabled"})
+    shut = setting.keys.refusal(A, "prod")
+    assert isinstance(shut, KeyUnusable)
+    assert shut.reason == "KeyDisabled"
+    setting.show("unknown", ALIAS, allowedNamespaces={"names": []})
+    unknown = setting.keys.refusal(B, "prod")
+    assert isinstance(unknown, Unresolved)
+    assert unknown.reason == Reason.NAMESPACE_NOT_ALLOWED
 
 
 def test_a_kmskey_that_was_made_again_has_learned_nothing(setting: Setting) -> None:

@@ -51,7 +51,11 @@ def inputs(
 ) -> Inputs:
     target = Target("db", creation_policy=policy, deletion_policy=deletion)
     object_ = EncryptedSecret("prod", "db", Scope.STRICT, (), {}, target, delivery, suspend)
-    return replace(Inputs(object=object_, uid="o-1", recorded=NONE, target=None, opened=OPENED), **more)
+    known = Inputs(
+        object=object_, name="db", uid="o-1", recorded=NONE, target=None, opened=OPENED, merges=policy is MERGE,
+        inject=delivery is INJECT,
+    )  # fmt: skip
+    return replace(known, **more)
 
 
 def told(decision: Decision) -> tuple[Any, ...]:
@@ -166,7 +170,16 @@ BARRED: dict[str, tuple[Inputs, tuple[Reason, Seen | None, bool]]] = {
     "a bar for Inject": (inputs(bar=FORBIDDEN, delivery=INJECT), (Reason.NAMESPACE_NOT_ALLOWED, None, False)),
     # Revoking: what this object made is taken away
     "cannot be parsed while revoked": (
-        inputs(bar=REVOKING, object=Malformed("x"), target=OURS, recorded=MADE), (Reason.INVALID, None, False)
+        inputs(taken=REVOKING.error, object=Malformed("x"), target=OURS, recorded=MADE, opened=None),
+        (Reason.KEY_UNUSABLE, OURS, True),
+    ),
+    "a further wrapping that opens nothing": (
+        inputs(taken=REVOKING.error, opened=KeyUnusable("x"), target=OURS, recorded=MADE),
+        (Reason.KEY_UNUSABLE, OURS, True),
+    ),
+    "a further wrapping that cannot be tried now": (
+        inputs(taken=REVOKING.error, opened=Unavailable("x"), suspend=True, target=OURS, recorded=MADE),
+        (Reason.KEY_UNUSABLE, OURS, True),
     ),
     "its own target": (inputs(bar=REVOKING, target=OURS, recorded=MADE), (Reason.KEY_UNUSABLE, OURS, True)),
     "its own by reference": (
@@ -316,8 +329,7 @@ def test_a_revocation_removes_only_what_this_object_made(given_inputs: Inputs) -
     assert not decision.outcome.ready
     assert decision.remove in (None, OURS, OURS_BY_REFERENCE, FORMER)
     if decision.remove:
-        assert isinstance(given_inputs.object, EncryptedSecret)
-        assert given_inputs.object.target.creation_policy is not MERGE
+        assert not given_inputs.merges
 
 
 @given(any_inputs | revoked_inputs)
@@ -325,6 +337,16 @@ def test_a_bar_never_opens_nor_writes(given_inputs: Inputs) -> None:
     """Whatever else holds, what may not be opened is not opened, and no target is looked for."""
     decision = decide(given_inputs)
     assert given_inputs.bar is None or isinstance(decision, Report)
+
+
+def test_what_another_wrapping_opens_is_not_taken_away() -> None:
+    """Whether it does is found out first, suspended or not; then the object goes its usual way."""
+    taken = inputs(taken=REVOKING.error, target=OURS, recorded=MADE, opened=None)
+    assert decide(taken) == Open()
+    assert isinstance(decide(replace(taken, opened=OPENED)), Write)
+    suspended = inputs(taken=REVOKING.error, suspend=True, target=OURS, recorded=MADE, opened=None)
+    assert decide(suspended) == Open()
+    assert told(decide(replace(suspended, opened=OPENED)))[2] == Reason.SUSPENDED
 
 
 @given(any_inputs)

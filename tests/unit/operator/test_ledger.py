@@ -421,7 +421,7 @@ def test_a_newer_wrapping_that_was_just_written_is_held_before_the_feed_shows_it
     setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
     setting.work()
     setting.moved()
-    setting.ledger.record_rewrapped(DB, "o-1", 105, RENEWED)
+    setting.ledger.record_rewrapped(DB, "o-1", 100, 105, RENEWED)
     known = setting.ledger.get(DB)
     assert known is not None
     assert (known.version, known.body) == (105, None)
@@ -431,13 +431,13 @@ def test_a_newer_wrapping_that_was_just_written_is_held_before_the_feed_shows_it
     assert setting.ledger.inventory.of(DB) == RENEWED
 
 
-@pytest.mark.parametrize(("uid", "version"), [("o-0", 105), ("o-1", 100), ("o-1", 99)])
-def test_a_newer_wrapping_of_before_is_not_recorded(setting: Setting, uid: str, version: int) -> None:
-    """Another object of that name, and what the feed has overtaken, keep what the feed showed."""
+@pytest.mark.parametrize(("uid", "over"), [("o-0", 100), ("o-1", 99), ("o-1", 110)])
+def test_a_newer_wrapping_over_something_unknown_is_left_to_the_feed(setting: Setting, uid: str, over: int) -> None:
+    """Another object of that name, or a change that the feed has yet to tell of: it must not be skipped over."""
     setting.ledger.observe_object(encrypted(dataKeys=data_keys()))
     setting.moved()
-    setting.ledger.record_rewrapped(DB, uid, version, RENEWED)
-    setting.ledger.record_rewrapped(CACHE, "o-1", 999, RENEWED)
+    setting.ledger.record_rewrapped(DB, uid, over, 111, RENEWED)
+    setting.ledger.record_rewrapped(CACHE, "o-1", 100, 999, RENEWED)
     known = setting.ledger.get(DB)
     assert known is not None
     assert known.version == 100
