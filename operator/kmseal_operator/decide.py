@@ -10,7 +10,7 @@ from typing import Final
 from kmseal.cluster.keys import Bar
 from kmseal.cluster.opening import Opened
 from kmseal.cluster.reasons import Reason, reason_of_opening
-from kmseal.errors import KmsealError
+from kmseal.errors import KmsealError, Retryable
 from kmseal.manifest import Delivery, EncryptedSecret
 from kmseal.target import CreationPolicy, DeletionPolicy
 from kmseal_operator.ledger import Recorded, Seen
@@ -29,6 +29,8 @@ class Inputs:
     """Why the object may not be opened here, as far as is known without asking KMS."""
     taken: KmsealError | None = None
     """Why the key that opened it last opens nothing any more, where its KMSKey says that targets go with it."""
+    spared: bool = False
+    """Whether it has a wrapping under another key that is registered, which may open it when a fault is over."""
     merges: bool = False
     """Whether its target is somebody else's Secret."""
     inject: bool = False
@@ -104,7 +106,8 @@ def decide(inputs: Inputs) -> Decision:
     if inputs.taken and not isinstance(inputs.opened, Opened):
         if inputs.opened is None and not isinstance(object_, KmsealError) and not inputs.bar:
             return Open()
-        return _revoke(inputs, inputs.taken)
+        if not (inputs.spared and isinstance(inputs.opened, Retryable)):
+            return _revoke(inputs, inputs.taken)
     # An object that cannot be parsed touches nothing.
     if isinstance(object_, KmsealError):
         return Report(_failure(object_, inputs.recorded))

@@ -21,7 +21,7 @@ from kmseal.cluster.reasons import HEALS_WITH_KMS, WAITS_FOR_SPEC, Reason, reaso
 from kmseal.errors import Conflict, KmsealError, Refused, Throttled, WrongBinding
 from kmseal.kube import ENCRYPTED_SECRETS, SECRETS, KubeClient
 from kmseal.manifest import EncryptedSecret
-from kmseal.rewrapped import Rewrapped, live, read_rewrapped
+from kmseal.rewrapped import Rewrapped, live, openers, read_rewrapped
 from kmseal_operator.decide import Inputs, Open, Outcome, Report, Write, decide
 from kmseal_operator.events import announce
 from kmseal_operator.ledger import Known, Ledger, Seen, field_manager
@@ -47,6 +47,8 @@ class _Gathered:
     bar: Bar | None = None
     taken: KmsealError | None = None
     """Why the key that opened it last opens nothing any more, where targets are to go with it."""
+    spared: bool = False
+    """Whether another registered key may open it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Reconciler:
             self._queue.done(key)
             return
         try:
-            ending = await self._carry_out(key, known, gathered)
+            ending = await self._carry_out(key, known, gathered, settled=settled)
         except KmsealError as error:
             ending = _Ending(Outcome(False, reason_of_writing(error), str(error)))
             hint = error.retry_after if isinstance(error, Throttled) else None
@@ -163,14 +165,22 @@ class Reconciler:
         bar = self._keys.bar(object_, rewrapped)
         if bar and not bar.revokes and _is_misplaced(object_):
             bar = None  # Opening will say so, before any key is asked: that is what somebody has to mend first.
-        return _Gathered(object_, version, rewrapped, prunes=rewrapped != recorded, bar=bar, taken=taken)
+        return _Gathered(
+            object_, version, rewrapped, prunes=rewrapped != recorded, bar=bar, taken=taken,
+            # A key that nobody registered may be made up, so that a fault in reaching it would never be over.
+            spared=any(
+                self._keys.covering(key_id) and not self._keys.refusal(key_id, key.namespace)
+                for data_key in object_.used_data_keys
+                for key_id in {wrapping.key_id for wrapping in openers(data_key, rewrapped)}
+            ),
+        )  # fmt: skip
 
     def _taken(self, raw: dict[str, Any], namespace: str) -> KmsealError | None:
         """Whether a key that has opened the object was shut and takes targets along: by what the status says of it."""
         revoked = [use.key_id for use in read_openers(raw) if self._keys.is_revoked(use.key_id)]
         return self._keys.refusal(revoked[0], namespace) if revoked else None
 
-    async def _carry_out(self, key: Key, known: Known, gathered: _Gathered) -> _Ending:
+    async def _carry_out(self, key: Key, known: Known, gathered: _Gathered, *, settled: bool) -> _Ending:
         """Asks and acts until there is an outcome."""
         object_ = gathered.object
         inputs = self._inputs(key, known, gathered)
@@ -189,6 +199,9 @@ class Reconciler:
                 )
                 inputs = replace(inputs, opened=opened)
                 continue
+            if isinstance(decision, Write) and settled:
+                # A key of several was shut: that another one opens it is all that had to be found out.
+                return _Ending(decision.outcome)
             if isinstance(decision, Write):
                 try:
                     seen = await self._apply(object_, known.uid, decision)
@@ -220,6 +233,7 @@ class Reconciler:
             target=target,
             bar=gathered.bar,
             taken=gathered.taken,
+            spared=gathered.spared,
             merges=known.merges,
             inject=known.inject,
             owner_lives=self._lives(key.namespace, target),

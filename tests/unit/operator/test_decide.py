@@ -344,6 +344,8 @@ def test_what_another_wrapping_opens_is_not_taken_away() -> None:
     taken = inputs(taken=REVOKING.error, target=OURS, recorded=MADE, opened=None)
     assert decide(taken) == Open()
     assert isinstance(decide(replace(taken, opened=OPENED)), Write)
+    spared = replace(taken, spared=True, opened=Unavailable("its region is down"))
+    assert told(decide(spared))[2] == Reason.KMS_UNAVAILABLE
     suspended = inputs(taken=REVOKING.error, suspend=True, target=OURS, recorded=MADE, opened=None)
     assert decide(suspended) == Open()
     assert told(decide(replace(suspended, opened=OPENED)))[2] == Reason.SUSPENDED
