@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ async def create_objects(stage: Stage, namespace: str, count: int, *, name: str 
         await in_parallel(create, count)
 
 
-async def in_parallel(work, count: int) -> None:  # type: ignore[no-untyped-def]
+async def in_parallel(work: Callable[[int], Awaitable[None]], count: int) -> None:
     """Runs work(0) … work(count - 1), 32 at a time."""
     indexes = iter(range(count))
 

@@ -64,9 +64,12 @@ class Resource:
 
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
+PODS: Final = Resource("", "v1", "pods", "Pod")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 ENCRYPTED_SECRETS: Final = Resource("kmseal.dev", "v1alpha1", "encryptedsecrets", "EncryptedSecret")
 KMS_KEYS: Final = Resource("kmseal.dev", "v1alpha1", "kmskeys", "KMSKey")
+TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
+SUBJECT_ACCESS_REVIEWS: Final = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,23 @@ class KubeClient:
     ) -> None:
         if self._session:
             await self._session.close()
+
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the API server has this kind of object at all; of a named group."""
+        answer = await self._call(
+            "GET", f"/apis/{resource.group}/{resource.version}", accept="application/json", absent_is_none=True
+        )
+        return any(item.get("name") == resource.plural for item in (answer or {}).get("resources") or [])
+
+    async def version(self) -> tuple[int, int]:
+        """Major and minor version of the API server, as (1, 37). Raises Unavailable where it tells none."""
+        answer = await self._required("GET", "/version", accept="application/json")
+        # Some distributions append a plus sign to the minor version.
+        found = [re.match(r"[0-9]{1,4}", str(answer.get(part, ""))) for part in ("major", "minor")]
+        match found:
+            case [re.Match() as major, re.Match() as minor]:
+                return int(major[0]), int(minor[0])
+        raise Unavailable("the API server does not tell its version", reason="ApiUnavailable")
 
     async def get(self, resource: Resource, namespace: str | None, name: str, *, metadata: bool = False) -> Json | None:
         """Reads one object, or its metadata only; None where there is none."""
@@ -258,6 +278,15 @@ class KubeClient:
             "POST", resource.path(namespace), query=query, body=body, accept=_PARTIAL, write=("create", resource.plural)
         )
 
+    async def review(self, resource: Resource, spec: Json) -> Json:
+        """Asks a question that the API server answers and does not store; returns the status of its answer."""
+        body = {"apiVersion": f"{resource.group}/{resource.version}", "kind": resource.kind, "spec": spec}
+        answer = await self._required("POST", resource.path(), body=body, accept="application/json")
+        status = answer.get("status")
+        if not isinstance(status, dict):
+            raise Unavailable(f"the API server's {resource.kind} has no status", reason="ApiUnavailable")
+        return status
+
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> bool:
         """Deletes an object if it still is the one with this uid. False where there is none."""
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
@@ -268,6 +297,27 @@ class KubeClient:
             accept=_PARTIAL,
             absent_is_none=True,
             write=("delete", resource.plural),
+        )
+        return answer is not None
+
+    async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
+        """Has a pod evicted, as far as PodDisruptionBudgets allow, if it still is the one with this uid.
+
+        False where it is not there any more. Raises Throttled where a budget does not allow it now.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        answer = await self._call(
+            "POST",
+            PODS.path(namespace, name, "eviction"),
+            body=body,
+            accept="application/json",
+            absent_is_none=True,
+            write=("create", "pods/eviction"),
         )
         return answer is not None
 
@@ -310,11 +360,12 @@ class KubeClient:
                 method, path, params=query, data=data, headers=headers, timeout=self._timeout
             ) as answer:
                 status = answer.status
+                if status == 404 and absent_is_none:
+                    await answer.read()  # For a group that it does not know the server answers with plain text.
+                    return None
                 content = await _json(answer)
                 if status < 300:
                     return content
-                if status == 404 and absent_is_none:
-                    return None
                 raise _refusal(status, content, answer.headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(

@@ -1,6 +1,7 @@
 """Where the API server is and how to log in there: the pod's own ServiceAccount, or a kubeconfig file.
 
-Called once at start by whoever makes a ``kmseal.kube.KubeClient``. It reads files and nothing else; credential plugins
+Called once at start by whoever makes a ``kmseal.kube.KubeClient``: servers look for the pod's access first, the command
+line for a kubeconfig. It reads files and nothing else; credential plugins
 of kubeconfigs are not run, because a server process must not start programs that a file names.
 """
 
@@ -10,7 +11,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -58,25 +59,60 @@ class ClusterAccess:
     namespace: str = "default"
 
 
-def find_access(env: Mapping[str, str], kubeconfig: str | None = None, *, context: str | None = None) -> ClusterAccess:
-    """The pod's own access where there is one, else a kubeconfig: ``KUBECONFIG``'s first, or the home folder's.
+def find_access(env: Mapping[str, str], kubeconfig: str | None = None) -> ClusterAccess:
+    """For servers: the pod's own access where there is one, else ``KUBECONFIG``'s first file, or the home folder's.
 
-    An explicit ``kubeconfig`` or ``context`` wins over all. Raises Misconfigured.
+    An explicit ``kubeconfig`` wins over all. Raises Misconfigured.
     """
-    named = kubeconfig is not None or context is not None
-    if not named and "KUBERNETES_SERVICE_HOST" in env and SERVICE_ACCOUNT_DIR.is_dir():
+    if kubeconfig is None and _is_in_cluster(env):
         return _in_cluster(env)
-    path = Path(kubeconfig or env.get("KUBECONFIG", "").split(os.pathsep)[0] or Path.home() / ".kube" / "config")
-    return load_kubeconfig(path, context)
+    return load_kubeconfig(Path(kubeconfig or env.get("KUBECONFIG", "").split(os.pathsep)[0] or _home_config()))
+
+
+def find_access_as_kubectl(
+    env: Mapping[str, str], kubeconfig: str | None = None, *, context: str | None = None
+) -> ClusterAccess:
+    """For people and their jobs: ``kubeconfig``, ``KUBECONFIG``'s files, the home folder's, or at last the pod's own.
+
+    Whoever names a cluster in a pod of another one, as a job of CI does, means the one that is named. Of several files
+    those that are missing are passed over, and the first one that has an item counts for it. Raises Misconfigured.
+    """
+    if kubeconfig is not None:
+        return load_kubeconfig(Path(kubeconfig), context)
+    named = [Path(path) for path in env.get("KUBECONFIG", "").split(os.pathsep) if path]
+    found = [path for path in named if path.exists()]
+    if found:
+        return _load(found, context)
+    if not named and context is None and not _home_config().exists() and _is_in_cluster(env):
+        return _in_cluster(env)
+    return load_kubeconfig(named[0] if named else _home_config(), context)
 
 
 def load_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
     """Reads a context of a kubeconfig, by default its current one. Raises Misconfigured naming file and field."""
+    return _load([path], context)
+
+
+def _load(paths: Sequence[Path], context: str | None) -> ClusterAccess:
+    name = os.pathsep.join(map(str, paths))
+    try:
+        files = [(Fields(_read(path), ""), path.parent) for path in paths]
+        return _parse_kubeconfig(files, context)
+    except Malformed as error:
+        raise Misconfigured(
+            f"the kubeconfig {name} {error.message}",
+            field=error.field,
+            reason="BadKubeconfig",
+            remedy="repair the file, or pass another with --kubeconfig",
+        ) from None
+
+
+def _read(path: Path) -> object:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Misconfigured(
             f"the kubeconfig {path} cannot be read ({error.strerror})",
@@ -89,15 +125,14 @@ def load_kubeconfig(path: Path, context: str | None = None) -> ClusterAccess:
             reason="BadKubeconfig",
             remedy="repair the file, or pass another with --kubeconfig",
         ) from None
-    try:
-        return _parse_kubeconfig(raw, path.parent, context)
-    except Malformed as error:
-        raise Misconfigured(
-            f"the kubeconfig {path} {error.message}",
-            field=error.field,
-            reason="BadKubeconfig",
-            remedy="repair the file, or pass another with --kubeconfig",
-        ) from None
+
+
+def _home_config() -> Path:
+    return Path.home() / ".kube" / "config"
+
+
+def _is_in_cluster(env: Mapping[str, str]) -> bool:
+    return "KUBERNETES_SERVICE_HOST" in env and SERVICE_ACCOUNT_DIR.is_dir()
 
 
 def _in_cluster(env: Mapping[str, str]) -> ClusterAccess:
@@ -114,11 +149,14 @@ def _in_cluster(env: Mapping[str, str]) -> ClusterAccess:
     )
 
 
-def _parse_kubeconfig(raw: object, folder: Path, chosen: str | None) -> ClusterAccess:
-    top = Fields(raw, "")
-    context = _named_item(top, "contexts", chosen or top.text("current-context"), "context")
-    cluster = _named_item(top, "clusters", context.text("cluster"), "cluster")
-    user = _named_item(top, "users", context.text("user"), "user")
+def _parse_kubeconfig(files: Sequence[tuple[Fields, Path]], chosen: str | None) -> ClusterAccess:
+    """Of several files, each with the folder that its paths are relative to, the first one with an item counts."""
+    current = chosen or next((name for top, _ in files if (name := top.text("current-context", ""))), "")
+    if not current:
+        raise Malformed("has no current context", field="current-context")
+    context, _ = _named_item(files, "contexts", current, "context")
+    cluster, folder = _named_item(files, "clusters", context.text("cluster"), "cluster")
+    user, user_folder = _named_item(files, "users", context.text("user"), "user")
     for plugin in ("exec", "auth-provider"):
         if user.has(plugin):
             raise Malformed("uses a credential plugin, which kmseal does not run", field=user.path(plugin))
@@ -132,22 +170,23 @@ def _parse_kubeconfig(raw: object, folder: Path, chosen: str | None) -> ClusterA
         tls = _tls_context(
             ca_file=_path(cluster.text("certificate-authority", ""), folder),
             ca_data=_decoded(cluster, "certificate-authority-data"),
-            cert_file=_path(user.text("client-certificate", ""), folder),
+            cert_file=_path(user.text("client-certificate", ""), user_folder),
             cert_data=_decoded(user, "client-certificate-data"),
-            key_file=_path(user.text("client-key", ""), folder),
+            key_file=_path(user.text("client-key", ""), user_folder),
             key_data=_decoded(user, "client-key-data"),
         )
-    token_file = _path(user.text("tokenFile", ""), folder)
+    token_file = _path(user.text("tokenFile", ""), user_folder)
     return ClusterAccess(
         server.rstrip("/"), tls, Token(token_file, user.text("token", "")), context.text("namespace", "default")
     )
 
 
-def _named_item(top: Fields, list_name: str, name: str, member: str) -> Fields:
-    for path, item in top.items(list_name):
-        entry = Fields(item, path)
-        if entry.text("name") == name:
-            return entry.fields(member)
+def _named_item(files: Sequence[tuple[Fields, Path]], list_name: str, name: str, member: str) -> tuple[Fields, Path]:
+    for top, folder in files:
+        for path, item in top.items(list_name):
+            entry = Fields(item, path)
+            if entry.text("name") == name:
+                return entry.fields(member), folder
     raise Malformed(f'has no item named "{name}"', field=list_name)
 
 

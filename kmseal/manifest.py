@@ -48,6 +48,7 @@ __all__ = [
     "Target",
     "Wrapping",
     "require_key_id",
+    "require_key_version",
 ]
 
 API_VERSION: Final = f"{API_GROUP}/v1alpha1"
@@ -96,13 +97,7 @@ class Wrapping:
             key_id = fields.text("keyId")
             require_key_id(key_id, fields.path("keyId"))
             version = fields.text("keyVersionId")
-            if not _KEY_VERSION.fullmatch(version):
-                raise Malformed(
-                    "is not a key version id",
-                    field=fields.path("keyVersionId"),
-                    reason="KeyVersionId",
-                    remedy="restore the line from Git; kmseal writes it",
-                )
+            require_key_version(version, fields.path("keyVersionId"))
             where = fields.path("algorithm")
             algorithm: Algorithm = choice(fields.text("algorithm"), Algorithm, where, "Algorithm")
             if (algorithm is Algorithm.LOCAL_AES_256_GCM) != key_id.startswith("local:"):
@@ -315,6 +310,15 @@ def require_key_id(text: str, path: str) -> str:
             reason="KeyId",
             remedy="write acs:kms:<region>:<account>:key/<id>, or local:<name>; an alias is not possible here",
         )
+    return text
+
+
+def require_key_version(
+    text: str, path: str = "", *, remedy: str = "restore the line from Git; kmseal writes it"
+) -> str:
+    """Refuses what is not the id of a version of a key (K5). Raises Malformed."""
+    if not _KEY_VERSION.fullmatch(text):
+        raise Malformed("is not a key version id", field=path, reason="KeyVersionId", remedy=remedy)
     return text
 
 

@@ -5,7 +5,6 @@ AsymmetricDecrypt on the key can open them. The file is not secret, but it decid
 a change of it deserves the review that a change of code gets. Nothing here reads files or uses a network.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from kmseal.envelope import require_data_key
 from kmseal.errors import Malformed
-from kmseal.manifest import Algorithm, Wrapping, require_key_id
+from kmseal.manifest import Algorithm, Wrapping, require_key_id, require_key_version
 from kmseal.redacted import Redacted
 from kmseal.structure import Fields
 
 BITS_MIN: Final = 2048
 _PEM_CHARS_MAX: Final = 8_192
-_KEY_VERSION: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_FETCH: Final = "fetch the file anew with: kmseal keys public"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,7 @@ class PublicKey:
                     remedy="name an asymmetric key of KMS: acs:kms:<region>:<account>:key/<id>",
                 )
             version = fields.text("keyVersionId")
-            if not _KEY_VERSION.fullmatch(version):
-                raise Malformed(
-                    "is not a key version id",
-                    field=fields.path("keyVersionId"),
-                    reason="KeyVersionId",
-                    remedy="fetch the file anew with: kmseal keys public",
-                )
+            require_key_version(version, fields.path("keyVersionId"), remedy=_FETCH)
             if fields.text("algorithm") != Algorithm.RSAES_OAEP_SHA_256.value:
                 raise Malformed(
                     f"is not {Algorithm.RSAES_OAEP_SHA_256.value}",
@@ -97,7 +90,7 @@ def _load(text: str, path: str) -> rsa.RSAPublicKey:
             "is not one public key in PEM",
             field=path,
             reason="PublicKey",
-            remedy="fetch the file anew with: kmseal keys public",
+            remedy=_FETCH,
         )
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < BITS_MIN:
         raise Malformed(

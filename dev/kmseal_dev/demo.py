@@ -128,7 +128,7 @@ class Demo:
         self._run("kmseal create app -n prod --from-env-file .env -w app.yaml")
         manifest = self._run("cat app.yaml", cut=True)
         self._expect(not _found(SECRETS, manifest), "no value in the manifest")
-        denied = self._run("kmseal decrypt app.yaml", fails=True)
+        denied = self._run("kmseal decrypt app.yaml", code=4)
         self._expect(
             "Decrypt" in denied and not _found(SECRETS, denied), "opening is denied, and no value is in what that says"
         )
@@ -186,7 +186,7 @@ class Demo:
         listed = self._run("kubectl get encryptedsecrets -A")
         self._expect("WrongPlace" in listed, "the reason WrongPlace")
         self._run(f"kubectl get encryptedsecret app -n staging -o jsonpath='{READY_MESSAGE}{{\"\\n\"}}'")
-        self._run("kubectl get secret app -n staging", fails=True)
+        self._run("kubectl get secret app -n staging", code=1)
         self._expect(self._count("Decrypt") == calls, "no Decrypt")
         self._run("kubectl delete encryptedsecret app -n staging")
 
@@ -198,7 +198,7 @@ class Demo:
         self._run("kubectl wait --for=condition=UpToDate kmskey/app --timeout=30s")
         self._run("kubectl get kmskeys")
         self._expect(self._count("ReEncrypt") == DATA_KEYS, "one ReEncrypt for each data key, and no Decrypt")
-        self._run("kmseal rewrap --check --from-cluster .", fails=True)
+        self._run("kmseal rewrap --check --from-cluster .", code=7)
 
     def _bring_git_up_to_date(self) -> None:
         self._headline("The files follow, with what the cluster has: no right in KMS is needed")
@@ -212,7 +212,7 @@ class Demo:
         self._run("kubectl wait --for=jsonpath='{.status.stale.inGit}'=0 kmskey/app --timeout=30s")
         self._wait_ready("app")
         self._expect(self._run(SHOW_VALUES) == _as_lines(CHANGED), "the Secret holds what it held before")
-        listed = self._run("kmseal keys --git .").splitlines()
+        listed = self._run("kmseal keys --git app.yaml site.yaml").splitlines()
         safe = listed[1].split()[-1]
         self._expect(
             "SAFE TO DISABLE" in listed[0] and safe == self._former_version, "the old version is safe to disable"
@@ -254,13 +254,13 @@ class Demo:
         self._steps += 1
         print(f"\n{self._steps}. {text}", flush=True)
 
-    def _run(self, line: str, *, fails: bool = False, cut: bool = False) -> str:
-        """Shows a command and what it prints, returns it; ``fails`` expects a failure, ``cut`` shortens long lines."""
+    def _run(self, line: str, *, code: int = 0, cut: bool = False) -> str:
+        """Shows a command and what it prints, returns it; ``code`` is its expected end, ``cut`` shortens long lines."""
         print(f"  $ {line}", flush=True)
         done = self._playground.run(line)
         for text in done.stdout.splitlines():
             print(f"    {text[:WIDTH] + '…' if cut and len(text) > WIDTH else text}", flush=True)
-        if (done.returncode != 0) is not fails:
+        if done.returncode != code:
             raise Unexpected(f"exit code {done.returncode} of: {line}")
         return done.stdout
 
@@ -299,6 +299,8 @@ def _keep(playground: Playground) -> None:
     print("Then, for example:")
     print("  kmseal set app.yaml LOG_LEVEL && kubectl apply -f app.yaml && kubectl get encryptedsecrets -A")
     print("  kmseal dev key list; kmseal dev key disable <ARN>      # the kill switch")
+    print("  kmseal dev key rotate <ARN>; kmseal rewrap --from-cluster app.yaml site.yaml")
+    print("  kmseal keys --git app.yaml site.yaml                   # what is safe to disable")
     print("  (. ./kms.env.operator; kmseal decrypt app.yaml)       # as one who may open")
     print(
         f"Logs: operator.log, kms.log and {Path(playground.audit_file).name}. Ctrl-C ends it and removes the folder.",

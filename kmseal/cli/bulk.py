@@ -61,7 +61,9 @@ async def treat_files(
             advance(1)
 
     try:
-        await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(IN_FLIGHT):
+                tasks.create_task(work())
     finally:
         report.objects += [item for _, items in sorted(finished.items()) for item in items]
 
@@ -102,15 +104,23 @@ async def _treat_file(path: str, treatment: Treatment, namespace: str | None) ->
     if found is None:
         return []
     reports = {spot: ObjectReport(path, *name_of(raw, namespace)) for spot, raw in found.objects}
-    wanted = dict(
-        zip(
-            reports,
-            await asyncio.gather(*(_treat(raw, treatment, namespace, reports[spot]) for spot, raw in found.objects)),
-            strict=True,
-        )
-    )
-    _write(found, {spot: edit for spot, edit in wanted.items() if edit}, namespace, reports)
-    return list(reports.values())
+    async with asyncio.TaskGroup() as tasks:
+        treating = {
+            spot: tasks.create_task(_treat(raw, treatment, namespace, reports[spot])) for spot, raw in found.objects
+        }
+    edits = {spot: edit for spot, task in treating.items() if (edit := task.result())}
+    _write(found, edits, namespace, reports)
+    return [*reports.values(), *_unopened(found)]
+
+
+def _unopened(found: ManifestFile) -> list[ObjectReport]:
+    try:
+        found.require_open()
+    except KmsealError as error:
+        report = ObjectReport(found.path)
+        report.fail(error)
+        return [report]
+    return []
 
 
 async def _treat(raw: dict[str, Any], treatment: Treatment, namespace: str | None, report: ObjectReport) -> Edit | None:

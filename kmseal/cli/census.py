@@ -1,29 +1,23 @@
-"""Which keys and versions objects need, in files and in a cluster, and where their wrappings should be.
+"""Which keys and versions objects need, in files and in a cluster.
 
-Used by ``keys``. Wrappings are read leniently, as the operator counts them: an object that is wrong in other ways, or
-a data key that no value names, still blocks the key of its wrappings from being called safe to disable. A file that
-may hold an EncryptedSecret and cannot be read blocks everything: what is in it is not known.
+Used by ``keys``. An object that is wrong in other ways still needs its keys, and a manifest that may hold an
+EncryptedSecret and cannot be read blocks everything: what is in it is not known. Account and region of a key are what a
+manifest claims: what is needed is told by the key's own id.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
-from kmseal.cli.report import ObjectReport, Used
+from kmseal.cli.filetree import FileTree, is_manifest
+from kmseal.cli.keyrows import KeyRows
+from kmseal.cli.report import ObjectReport
 from kmseal.cli.repository import name_of, read_manifests
 from kmseal.errors import KmsealError, Malformed
-from kmseal.manifest import Wrapping
-from kmseal.rewrapped import digest, read_rewrapped
+from kmseal.holdings import Holdings, KeyUse, read_holdings, resource_of
 
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """One wrapping of an object: as it stands in ``spec``, and the newest that there is of it."""
-
-    spec: Used
-    newest: Used
+_NO_OBJECT: Final = "there is no EncryptedSecret in any file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +27,21 @@ class Holder:
     file: str
     namespace: str
     name: str
-    holdings: tuple[Holding, ...]
+    holdings: Holdings
+
+
+class Needs:
+    """How many objects hold a wrapping under a key, or under one version of it, in their spec or their status."""
+
+    def __init__(self, holders: Iterable[Holder]) -> None:
+        self._counts: Counter[KeyUse] = Counter()
+        for holder in holders:
+            uses = {KeyUse(resource_of(key_id), version) for held in holder.holdings for key_id, version in held}
+            self._counts.update(uses | {KeyUse(use.key_id) for use in uses})
+
+    def count(self, use: KeyUse) -> int:
+        """Of a version, or of the whole key where ``use`` names none."""
+        return self._counts[KeyUse(resource_of(use.key_id), use.key_version_id)]
 
 
 @dataclass(slots=True)
@@ -42,100 +50,53 @@ class Census:
 
     holders: list[Holder] = field(default_factory=list)
     failures: list[ObjectReport] = field(default_factory=list)
+    tree: FileTree = field(default_factory=FileTree)
+    """All files that were looked at."""
 
-    def count(self) -> dict[Used, int]:
+    def count(self) -> Counter[KeyUse]:
         """How many objects hold a wrapping under each version of each key."""
-        counts: dict[Used, int] = {}
-        for holder in self.holders:
-            for used in {holding.spec for holding in holder.holdings}:
-                counts[used] = counts.get(used, 0) + 1
-        return counts
+        return Counter(use for holder in self.holders for use in {held.spec for held in holder.holdings})
 
-    def needing(self, key_id: str, version: str) -> int:
-        """How many objects hold a wrapping under a version, or under any where ``version`` is empty."""
-        return sum(
-            any(item.spec.key_id == key_id and version in ("", item.spec.version) for item in holder.holdings)
-            for holder in self.holders
+    def fail(self, file: str, error: KmsealError) -> None:
+        """Takes in why a file cannot be counted, or not all of it."""
+        report = ObjectReport(file)
+        report.fail(error)
+        self.failures.append(report)
+
+    def __str__(self) -> str:
+        objects, files = len(self.holders), len({holder.file for holder in self.holders})
+        return (
+            f"{objects} object{'' if objects == 1 else 's'} in {files} of {len(self.tree.files)} "
+            f"file{'' if len(self.tree.files) == 1 else 's'}"
         )
 
 
-def take_census(paths: Iterable[str], namespace: str | None) -> Census:
-    """Reads all files."""
-    census = Census()
-    for path in paths:
+def take_census(tree: FileTree, namespace: str | None) -> Census:
+    """Reads all files. Where none has an object, that is a failure: it is no answer, but a wrong path."""
+    census = Census(tree=tree)
+    for path in tree.files:
         try:
-            found = read_manifests(path)
+            found = read_manifests(path, strict=is_manifest(path))
         except KmsealError as error:
-            failed = ObjectReport(path)
-            failed.fail(error)
-            census.failures.append(failed)
+            census.fail(path, error)
             continue
         for _, raw in found.objects if found else ():
             census.holders.append(Holder(path, *name_of(raw, namespace), read_holdings(raw)))
+    if not census.holders and not census.failures:
+        remedy = "check the paths after --git: what they do not lead to is not counted"
+        census.fail("", Malformed(_NO_OBJECT, field="--git", reason="NoObjects", remedy=remedy))
     return census
 
 
-def read_holdings(raw: Json) -> tuple[Holding, ...]:
-    """The wrappings of an object, from a file or from the API server, each distinct pair once."""
-    newer = {(item.data_key_id, item.digest): item.wrapping for item in read_rewrapped(raw.get("status"))}
-    found: dict[Holding, None] = {}
-    spec = raw.get("spec")
-    for data_key in _objects(spec.get("dataKeys") if isinstance(spec, Mapping) else None):
-        for wrapping in _objects(data_key.get("wrappings")):
-            key_id, version = wrapping.get("keyId"), wrapping.get("keyVersionId")
-            if isinstance(key_id, str) and isinstance(version, str):
-                used = Used(key_id, version)
-                found[Holding(used, _newest(newer, data_key.get("id"), wrapping) or used)] = None
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Destinations:
-    """Where wrappings should be, by what KMSKeys say.
-
-    ``primary`` has the primary version of each key that a KMSKey names; ``successors`` the key that takes over from
-    another one, which a KMSKey replaces or an alias named before.
-    """
-
-    primary: Mapping[str, str]
-    successors: Mapping[str, str]
-
-    def of(self, used: Used) -> Used | None:
-        """Where a stale wrapping should be; None where it is current, or nothing is known of its key."""
-        key_id, passed = used.key_id, {used.key_id}
-        while key_id in self.successors:
-            key_id = self.successors[key_id]
-            if key_id in passed:
-                return None  # A circle of replacements moves nothing.
-            passed.add(key_id)
-        # A key without a primary version is asymmetric, or was never reached: nothing is known to be newer.
-        version = self.primary.get(key_id, "")
-        target = Used(key_id, version)
-        return target if target != used and (version or key_id != used.key_id) else None
-
-
-def stale(holders: Sequence[Holder], destinations: Destinations) -> Iterator[tuple[str, Holder, Used, Used]]:
+def stale(holders: Sequence[Holder], keys: KeyRows) -> Iterator[tuple[str, Holder, KeyUse, KeyUse | None]]:
     """Where it is stale (``Cluster``, ``Git`` or ``File``), the object, the wrapping and where it should be.
 
-    ``Git`` is what the cluster has of Git: the object's ``spec`` there.
+    ``Git`` is what the cluster has of Git: the object's ``spec`` there. Where wrappings should be is None for a circle
+    of replacements.
     """
     for holder in holders:
-        for holding in holder.holdings:
-            for where, used in (("Cluster", holding.newest), ("Git", holding.spec)):
-                target = destinations.of(used)
-                if target and holder.file and where == "Git":
-                    yield "File", holder, used, target
-                elif target and not holder.file:
-                    yield where, holder, used, target
-
-
-def _objects(items: object) -> list[Json]:
-    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
-
-
-def _newest(newer: Mapping[Any, Wrapping], data_key_id: object, wrapping: Json) -> Used | None:
-    try:
-        found = newer.get((data_key_id, digest(Wrapping.parse(wrapping)))) if newer else None
-    except Malformed:
-        return None
-    return Used.of(found) if found else None
+        for held in holder.holdings:
+            places = (("File", held.spec),) if holder.file else (("Cluster", held.newest), ("Git", held.spec))
+            for where, use in places:
+                if keys.is_stale_anywhere(use):
+                    yield where, holder, use, keys.destination(use.key_id)

@@ -34,9 +34,9 @@ def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
 async def cluster(kubeconfig: str | None, context: str | None) -> AsyncIterator["KubeClient"]:
     """A client of the cluster. Raises Misconfigured."""
     from kmseal.kube import KubeClient
-    from kmseal.kubeconfig import find_access
+    from kmseal.kubeconfig import find_access_as_kubectl
 
-    access = find_access(os.environ, kubeconfig, context=context)
+    access = find_access_as_kubectl(os.environ, kubeconfig, context=context)
     async with KubeClient(access, user_agent=f"kmseal/{__version__}") as client:
         yield client
 

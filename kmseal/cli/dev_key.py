@@ -126,11 +126,18 @@ def _ask(admin: str, path: str, body: Mapping[str, str | None] | None = None) ->
             return json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
-            raise Refused(_explanation(error), field="--admin", remedy="list the keys: kmseal dev key list") from None
+            raise Refused(_explanation(error), field="--admin", remedy=_remedy(path)) from None
     except (OSError, ValueError):
         raise Unavailable(
             "does not answer", field="--admin", remedy="check that kmseal dev kms runs, and its admin URL"
         ) from None
+
+
+def _remedy(path: str) -> str:
+    """Only where a key was named can it be the wrong one."""
+    if path in ("/keys", "/clock"):
+        return "correct what was given; --help of the command describes it"
+    return "list the keys: kmseal dev key list"
 
 
 def _explanation(error: urllib.error.HTTPError) -> str:

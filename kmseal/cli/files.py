@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from kmseal.errors import Conflict, Malformed, Misconfigured
 
 STANDARD: Final = "-"
 """The name that stands for standard input and output."""
+_PIECE_BYTES: Final = 1_048_576
 
 
 def display(path: str) -> str:
@@ -39,6 +41,36 @@ def read(path: str, *, limit: int) -> bytes:
     if len(raw) > limit:
         raise Malformed(f"is larger than {limit} bytes", reason="TooLarge", remedy="pass a smaller file")
     return raw
+
+
+def find(path: str, wanted: Collection[bytes]) -> set[bytes]:
+    """Which of these stand anywhere in a file of any size, which is read in pieces. Raises Malformed (Unreadable)."""
+    overlap = max(map(len, wanted), default=1) - 1
+    found: set[bytes] = set()
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # Opening a pipe would wait for whoever writes into it.
+            raise Malformed("is not a regular file", reason="Unreadable", remedy="leave it out with --exclude")
+        with Path(path).open("rb") as file:
+            kept = b""
+            while len(found) < len(wanted) and (piece := file.read(_PIECE_BYTES)):
+                text = kept + piece
+                found.update(item for item in wanted if item not in found and item in text)
+                kept = text[len(text) - overlap :] if overlap else b""
+    except OSError as error:
+        raise Malformed(
+            f"cannot be read: {_explain(error)}",
+            reason="Unreadable",
+            remedy="check its name and its permissions, or leave it out with --exclude",
+        ) from None
+    return found
+
+
+def size(path: str) -> int:
+    """Of a file, in bytes; 0 where it is not there."""
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_size
+    return 0
 
 
 def write(path: str, content: bytes, *, replaces: bytes | None = None, mode: int | None = None) -> None:

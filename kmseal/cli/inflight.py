@@ -8,13 +8,15 @@ an error, and that it never floods.
 import asyncio
 import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kmseal.cli.sealing import KeyService
 from kmseal.errors import KmsealError
 from kmseal.kms.provider import Context, FreshDataKey, KeyDescription, Unwrapped
 from kmseal.manifest import Wrapping
 from kmseal.redacted import Redacted
+
+T = TypeVar("T")
 
 
 class RewrapService(KeyService, Protocol):
@@ -25,6 +27,16 @@ class RewrapService(KeyService, Protocol):
     ) -> Wrapping: ...
 
     async def describe(self, key: str) -> KeyDescription: ...
+
+
+async def shared(task: asyncio.Task[T]) -> T:
+    """The result of a task that several wait for; an error is raised anew for each."""
+    try:
+        # Shielded: who gives up must not take the answer away from the others.
+        return await asyncio.shield(task)
+    except KmsealError as error:
+        # A copy: callers add to an error where it happened, and this one is shared.
+        raise copy.copy(error) from None
 
 
 class InFlight:
@@ -62,12 +74,7 @@ class InFlight:
         task = self._described.get(key)
         if task is None:
             task = self._described[key] = asyncio.create_task(self._describe(key))
-        try:
-            # Shielded: who gives up must not take the answer away from the others.
-            return await asyncio.shield(task)
-        except KmsealError as error:
-            # A copy: callers add to an error where it happened, and this one is shared.
-            raise copy.copy(error) from None
+        return await shared(task)
 
     async def _describe(self, key: str) -> KeyDescription:
         async with self._slots:

@@ -1,13 +1,15 @@
 """``kmseal keys public``: the public half of an asymmetric key, as a file that can be committed."""
 
 import asyncio
+import os
 
 import click
 
 from kmseal.cli import files
+from kmseal.cli.keyset import read_public_keys
 from kmseal.cli.lazy import Command
 from kmseal.cli.options import Connection, connection_options
-from kmseal.cli.output import about, note, result
+from kmseal.cli.output import about, note, result, warn
 from kmseal.cli.sealing import require_key
 from kmseal.cli.yamltext import scalar
 from kmseal.errors import AccessDenied, KmsealError
@@ -16,7 +18,7 @@ from kmseal.publickey import PublicKey
 
 _EXAMPLES = """
 # Fetch it once, and commit it
-kmseal keys public --key $KEY -o app.pub.yaml
+kmseal keys public --key $KEY -w app.pub.yaml
 
 # From then on, sealing needs neither network nor credentials
 kmseal create db -n prod --public-key app.pub.yaml --prompt password -w db.yaml
@@ -31,9 +33,7 @@ _HEADER = """\
 
 @click.command(cls=Command, examples=_EXAMPLES)
 @click.option("--key", metavar="ARN", required=True, help="The asymmetric KMS key, or an alias of it.")
-@click.option(
-    "-o", "--output", "-w", "--write", "target", metavar="FILE", default=files.STANDARD, help="Write to a file."
-)
+@click.option("-w", "--write", "target", metavar="FILE", default=files.STANDARD, help="Write to a file.")
 @connection_options
 def command(*, key: str, target: str, connection: Connection) -> None:
     """Fetch the public half of an asymmetric key to a file.
@@ -53,8 +53,11 @@ def command(*, key: str, target: str, connection: Connection) -> None:
         result(text)
         return
     with about(target):
+        replaced = _replaced(target, public)
         files.write(target, text.encode())
-    note(f"{target}: {public.key_id} version {public.key_version_id}; commit it")
+    if replaced:
+        warn(f"{target}: replaced {replaced}: review the change as you review code")
+    note(f"{target}: {_title(public)}; commit it")
 
 
 def render(public: PublicKey) -> str:
@@ -62,6 +65,23 @@ def render(public: PublicKey) -> str:
     content = public.to_dict()
     pem = "".join(f"  {line}\n" for line in content.pop("publicKey").splitlines())
     return _HEADER + "".join(f"{name}: {scalar(text)}\n" for name, text in content.items()) + f"publicKey: |\n{pem}"
+
+
+def _title(public: PublicKey) -> str:
+    return f"{public.key_id} version {public.key_version_id}"
+
+
+def _replaced(target: str, public: PublicKey) -> str:
+    """What the file was until now, where that is something else; else empty."""
+    if not os.path.lexists(target):
+        return ""
+    try:
+        (before,) = read_public_keys([target])
+    except KmsealError:
+        return "a file that was no public half of a key"
+    if before == public:
+        return ""
+    return _title(before) if _title(before) != _title(public) else f"another public half of {_title(before)}"
 
 
 async def _fetch(connection: Connection, key: str) -> PublicKey:

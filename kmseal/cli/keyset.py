@@ -73,7 +73,8 @@ def key_set_of(encrypted: EncryptedSecret, keys: tuple[str, ...], public_key_fil
     if keys or public_key_files:
         chosen = KeySet(keys, read_public_keys(public_key_files))
         require_keys(chosen)
-        _tell_lost(encrypted, chosen)
+        if lost := lost_keys(encrypted, chosen):
+            warn(f"the new values will not open with {lost}, as others here do")
         return chosen
     known = {public.key_id: public for public in read_public_keys(_from_environment())}
     symmetric, asymmetric = keys_of(encrypted)
@@ -87,7 +88,7 @@ def key_set_of(encrypted: EncryptedSecret, keys: tuple[str, ...], public_key_fil
                 f"{key_id} is an asymmetric key: wrapping by it needs the file with its public half",
                 field="--public-key",
                 reason="NoPublicKey",
-                remedy=f"fetch it with kmseal keys public --key {key_id} -o FILE, and pass{options}, "
+                remedy=f"fetch it with kmseal keys public --key {key_id} -w FILE, and pass{options}, "
                 f"or name the file in {VARIABLE}",
             )
     chosen = KeySet(symmetric, tuple(known[key_id] for key_id in asymmetric))
@@ -118,12 +119,13 @@ def _from_environment() -> list[str]:
     return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
 
 
-def _tell_lost(encrypted: EncryptedSecret, chosen: KeySet) -> None:
-    """A new data key with fewer wrappings than the others is what nobody notices before a region is down."""
+def lost_keys(encrypted: EncryptedSecret, chosen: KeySet) -> str:
+    """Keys that open the object and would not open a new data key, as a text; empty where there are none.
+
+    Fewer wrappings than before is what nobody notices until a region is down.
+    """
     # An alias may name any of them: only KMS knows.
     if any(":alias/" in key for key in chosen.keys):
-        return
+        return ""
     named = {*chosen.keys, *(public.key_id for public in chosen.public)}
-    lost = [key for kind in keys_of(encrypted) for key in kind if key not in named]
-    if lost:
-        warn(f"the new values will not open with {', '.join(shorten(key, 200) for key in lost)}, as others here do")
+    return ", ".join(shorten(key, 200) for kind in keys_of(encrypted) for key in kind if key not in named)

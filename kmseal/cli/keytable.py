@@ -1,124 +1,70 @@
-"""KMSKeys as ``kmseal keys`` shows them, and the gate: what is safe to disable when files count as well.
+"""The table of ``kmseal keys``, and the gate: what is safe to disable when objects and files count as well.
 
-Used by ``keys``. The operator's status is the authority on what the cluster needs; here it is only narrowed by what
-files still need, and never widened. A status that is older than its spec frees nothing.
+Used by ``keys``. What the operator calls safe is narrowed by what the cluster's objects need at this moment, for it may
+have stopped, and by what files need; it is never widened. A status that is older than its spec frees nothing.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
-from kmseal.cli.census import Census, Destinations, stale
-from kmseal.cli.report import Used
-
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a key, and how many objects hold a wrapping under it."""
-
-    used: Used
-    primary: bool
-    in_git: int
-    in_cluster: int
+from kmseal.cli.census import Census, Needs
+from kmseal.cli.keyrows import KeyRow, KeyRows, Version
+from kmseal.cli.traces import Trace
+from kmseal.holdings import KeyUse
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
-    """One KMSKey: what its spec names, and what the operator says of it."""
+class Blocker(StrEnum):
+    """Who still needs what the operator calls safe."""
 
-    name: str
-    key: str
-    """What the spec names: a key or an alias."""
-    key_id: str
-    """The key that this is now; empty where the operator does not know it."""
-    state: str
-    primary: str
-    former: tuple[str, ...]
-    """Keys whose wrappings are to be moved under this one."""
-    versions: tuple[Version, ...]
-    objects: int
-    stale_in_cluster: int
-    stale_in_git: int
-    safe: tuple[Used, ...]
-    """By the cluster alone. Without a version: the whole key."""
-    observed: bool
-    """Whether the status speaks of the present spec."""
-
-    @classmethod
-    def read(cls, raw: Json) -> "KeyRow":
-        """Reads a KMSKey as the API server sends it; what is not there yet counts as unknown, or as nothing."""
-        metadata, spec, status = _object(raw.get("metadata")), _object(raw.get("spec")), _object(raw.get("status"))
-        key, counts = str(spec.get("keyId") or ""), _object(status.get("stale"))
-        key_id = str(status.get("keyId") or ("" if ":alias/" in key else key))
-        former = [*_list(status.get("previousKeys")), *_list(spec.get("replaces"))]
-        generation = metadata.get("generation")
-        observed = generation is not None and status.get("observedGeneration") == generation
-        return cls(
-            name=str(metadata.get("name") or ""),
-            key=key,
-            key_id=key_id,
-            state=str(status.get("state") or "Unknown"),
-            primary=str(status.get("primaryVersion") or ""),
-            former=tuple(dict.fromkeys(str(item) for item in former if item != key_id)),
-            versions=tuple(
-                Version(
-                    Used(str(item.get("keyId") or ""), str(item.get("id") or "")),
-                    item.get("primary") is True,
-                    _count(item.get("inGit")),
-                    _count(item.get("inCluster")),
-                )
-                for item in map(_object, _list(status.get("versions")))
-            ),
-            objects=_count(status.get("objects")),
-            stale_in_cluster=_count(counts.get("inCluster")),
-            stale_in_git=_count(counts.get("inGit")),
-            safe=tuple(
-                Used(str(item.get("keyId") or ""), str(item.get("keyVersionId") or ""))
-                for item in map(_object, _list(status.get("safeToDisable")))
-                if observed
-            ),
-            observed=observed,
-        )
+    CLUSTER = "Cluster"
+    """An object of the cluster that the operator has not counted."""
+    FILES = "Files"
+    """An object in a file."""
+    TRACES = "Traces"
+    """Perhaps a file that names it in a place that cannot be counted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Overview:
-    """All KMSKeys of a cluster and, where files were counted, these as well."""
+    """All KMSKeys of a cluster and what its objects need; where files were counted, these as well."""
 
-    rows: Sequence[KeyRow]
+    keys: KeyRows
+    cluster: Needs
     census: Census | None = None
+    traces: Sequence[Trace] = ()
+    """Files with a version or key in a place that is not counted."""
 
-    def safe(self, row: KeyRow) -> list[Used]:
+    @cached_property
+    def _files(self) -> Needs:
+        return Needs(self.census.holders if self.census else ())
+
+    def safe(self, row: KeyRow) -> list[KeyUse]:
         """What neither the cluster nor any file needs any more."""
-        if self.census is None:
-            return list(row.safe)
-        if self.census.failures:
+        if self.census is not None and self.census.failures:
             return []
-        return [item for item in row.safe if not self.census.needing(item.key_id, item.version)]
+        blocked = {use for use, _, _ in self.blocked(row)}
+        return [use for use in row.safe if use not in blocked]
 
-    def blocked(self, row: KeyRow) -> list[tuple[Used, int]]:
-        """What only files still need, and how many objects in them."""
-        if self.census is None:
-            return []
-        counted = [(item, self.census.needing(item.key_id, item.version)) for item in row.safe]
-        return [(item, count) for item, count in counted if count]
-
-    def destinations(self) -> Destinations:
-        """Where wrappings should be."""
-        known = [row for row in self.rows if row.key_id]
-        primary = {row.key_id: row.primary for row in known}
-        return Destinations(primary, {former: row.key_id for row in known for former in row.former})
+    def blocked(self, row: KeyRow) -> list[tuple[KeyUse, Blocker, int]]:
+        """What the operator calls safe and something else still needs: how many objects, or files, of each kind."""
+        counted = [
+            (use, blocker, count)
+            for use in row.safe
+            for blocker, count in (
+                (Blocker.CLUSTER, self.cluster.count(use)),
+                (Blocker.FILES, self._files.count(use)),
+                (Blocker.TRACES, sum(trace.use == use for trace in self.traces)),
+            )
+        ]
+        return [item for item in counted if item[2]]
 
     def stale_in_files(self, row: KeyRow) -> int:
         """How many objects in files hold a wrapping that should be under another version or key."""
-        ours = {row.key_id, *row.former}
         holders = self.census.holders if self.census else []
-        found = stale(holders, self.destinations())
-        return len(
-            {(holder.file, holder.namespace, holder.name) for _, holder, used, _ in found if used.key_id in ours}
-        )
+        return sum(any(self.keys.is_stale(row, held.spec) for held in holder.holdings) for holder in holders)
 
     def table(self) -> list[list[str]]:
         """A line for each KMSKey, below a line of titles."""
@@ -126,10 +72,10 @@ class Overview:
         if self.census is not None:
             titles.insert(6, "STALE IN FILES")
         lines = [titles]
-        for row in sorted(self.rows, key=lambda row: row.key):
+        for row in self.keys.rows:
             counts = [row.objects, row.stale_in_cluster, row.stale_in_git]
             counts += [self.stale_in_files(row)] if self.census is not None else []
-            safe = ", ".join(item.version or item.key_id for item in self.safe(row))
+            safe = ", ".join(item.key_version_id or item.key_id for item in self.safe(row))
             lines.append([row.key, row.state, row.primary or "-", *(str(count) for count in counts), safe or "-"])
         return lines
 
@@ -139,14 +85,14 @@ class Overview:
         lines = [["KEY", "VERSION", "IN CLUSTER", "IN GIT", "IN FILES"]]
         for used, version in self._versions(in_files).items():
             counts = [str(version.in_cluster), str(version.in_git)] if version else ["-", "-"]
-            lines.append([used.key_id, used.version, *counts, str(in_files.get(used, 0))])
+            lines.append([used.key_id, used.key_version_id, *counts, str(in_files.get(used, 0))])
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """For programs."""
         in_files = self.census.count() if self.census else {}
         keys = []
-        for row in sorted(self.rows, key=lambda row: row.key):
+        for row in self.keys.rows:
             counted = {"inCluster": row.stale_in_cluster, "inGit": row.stale_in_git}
             keys.append(
                 {
@@ -159,7 +105,15 @@ class Overview:
                     "objects": row.objects,
                     "stale": counted | ({"inFiles": self.stale_in_files(row)} if self.census is not None else {}),
                     "safeToDisable": [item.to_dict() for item in self.safe(row)],
-                    "neededByFiles": [item.to_dict() | {"objects": count} for item, count in self.blocked(row)],
+                    **{
+                        f"neededBy{blocker}": [
+                            use.to_dict() | {"objects": count} for use, by, count in self.blocked(row) if by is blocker
+                        ]
+                        for blocker in (Blocker.CLUSTER, Blocker.FILES)
+                    },
+                    "namedElsewhere": [
+                        {**trace.use.to_dict(), "file": trace.file} for trace in self.traces if trace.use in row.safe
+                    ],
                 }
             )
         versions = [
@@ -173,13 +127,13 @@ class Overview:
         ]
         return {"keys": keys, "versions": versions}
 
-    def _versions(self, in_files: Mapping[Used, int]) -> dict[Used, Version | None]:
-        found: dict[Used, Version | None] = {
-            version.used: version for row in self.rows for version in row.versions if version.used.version
+    def _versions(self, in_files: Mapping[KeyUse, int]) -> dict[KeyUse, Version | None]:
+        found: dict[KeyUse, Version | None] = {
+            version.used: version for row in self.keys.rows for version in row.versions if version.used.key_version_id
         }
         for used in in_files:
             found.setdefault(used, None)
-        return dict(sorted(found.items(), key=lambda item: (item[0].key_id, item[0].version)))
+        return dict(sorted(found.items(), key=lambda item: item[0]))
 
 
 def render_table(lines: Sequence[Sequence[str]]) -> str:
@@ -189,15 +143,3 @@ def render_table(lines: Sequence[Sequence[str]]) -> str:
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
         for line in lines
     )
-
-
-def _object(value: object) -> Json:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

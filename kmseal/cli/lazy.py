@@ -114,17 +114,25 @@ class Program(LazyGroup):
             if ctx.meta.get(_VERBOSE) and error.request_id:
                 note(f"request id: {error.request_id}")
             raise click.exceptions.Exit(error.exit_code) from None
-        except OSError as error:
-            note(f"error: {(error.strerror or type(error).__name__).lower()}")
-            raise click.exceptions.Exit(1) from None
-        except Exception as error:  # noqa: BLE001  # The border: whatever it is, its text may hold a value.
+        except Exception as wrapped:  # noqa: BLE001  # The border: whatever it is, its text may hold a value.
+            fault = _innermost(wrapped)
+            if isinstance(fault, OSError):
+                note(f"error: {(fault.strerror or type(fault).__name__).lower()}")
+                raise click.exceptions.Exit(1) from None
             verbose = ctx.meta.get(_VERBOSE)
             more = "" if verbose else "; -v shows where"
-            note(f"error: unexpected {type(error).__name__}, which is a fault of kmseal{more}")
+            note(f"error: unexpected {type(fault).__name__}, which is a fault of kmseal{more}")
             if verbose:
-                for frame in traceback.extract_tb(error.__traceback__):
+                for frame in traceback.extract_tb(fault.__traceback__):
                     note(f"  {frame.filename}:{frame.lineno} in {frame.name}")
             raise click.exceptions.Exit(1) from None
+
+
+def _innermost(fault: Exception) -> Exception:
+    """What went wrong first, where task groups have wrapped it."""
+    while isinstance(fault, ExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
 
 
 def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kmseal.cli.output import note, result
 from kmseal.errors import KmsealError
-from kmseal.manifest import Wrapping
+from kmseal.holdings import KeyUse
 
 STALE_EXIT_CODE: Final = 7
 # The codes in the order of what they ask of the caller: only where nothing else is wrong is trying again enough.
@@ -29,27 +29,9 @@ class Outcome(StrEnum):
     NOT_IN_CLUSTER = "NotInCluster"
     DIFFERS = "Differs"
     """The cluster has other data keys than the file, so that what it has newer does not fit all of them."""
+    BEHIND = "Behind"
+    """The cluster has the same data keys under newer wrappings in its spec, which Git has brought there already."""
     FAILED = "Failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """A key and, where it is known, its version."""
-
-    key_id: str
-    version: str = ""
-
-    @classmethod
-    def of(cls, wrapping: Wrapping) -> "Used":
-        """What a wrapping names."""
-        return cls(wrapping.key_id, wrapping.key_version_id)
-
-    def to_dict(self) -> dict[str, str]:
-        """As in a wrapping."""
-        return {"keyId": self.key_id} | ({"keyVersionId": self.version} if self.version else {})
-
-    def __str__(self) -> str:
-        return f"{self.key_id} version {self.version}" if self.version else self.key_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +40,8 @@ class Change:
 
     data_key_id: str
     """Empty for a new data key of a dry run, which has none yet."""
-    old: Used | None
-    new: Used | None
+    old: KeyUse | None
+    new: KeyUse | None
     whole: bool = False
     """The data key itself is new, or goes."""
 
@@ -79,7 +61,7 @@ class Change:
         if self.new is None:
             return f"- {what}{self.old}"
         if self.old.key_id == self.new.key_id:
-            return f"{self.old.key_id} version {self.old.version} -> {self.new.version}"
+            return f"{self.old.key_id} version {self.old.key_version_id} -> {self.new.key_version_id}"
         return f"{self.old} -> {self.new}"
 
 
@@ -130,12 +112,13 @@ class Report:
         return [item for item in self.objects if item.outcome is Outcome.CHANGED or item.changes]
 
     def exit_code(self, *, check: bool = False) -> int:
-        """0; the worst code of all failures; or, when asked to check, that something would change."""
+        """0; the worst code of all failures; or, when asked to check, that something would change or is behind."""
         codes = {error.exit_code for item in self.objects for error in item.failures}
         for code in _SEVERITY:
             if code in codes:
                 return code
-        return STALE_EXIT_CODE if check and self.changed else 0
+        is_stale = self.changed or any(item.outcome is Outcome.BEHIND for item in self.objects)
+        return STALE_EXIT_CODE if check and is_stale else 0
 
     def print(self, form: str | None) -> None:
         """Says it all: failures always as lines, and the rest as lines or as JSON."""
@@ -150,7 +133,7 @@ class Report:
         """Says what failed, one line each."""
         for item in self.objects:
             for error in item.failures:
-                note(f"error: {item.title}: {error}".replace("\n", " "))
+                note(f"error: {item.title + ': ' if item.title else ''}{error}".replace("\n", " "))
 
     def to_dict(self) -> dict[str, Any]:
         """For programs."""
@@ -184,12 +167,15 @@ class Report:
                 yield f"{item.title}: is not in the cluster"
             elif item.outcome is Outcome.DIFFERS:
                 yield f"{item.title}: differs from the cluster: its data keys are not those that run there"
+            elif item.outcome is Outcome.BEHIND:
+                yield f"{item.title}: is behind the cluster: the same data keys, under older wrappings than there"
         counts = {outcome: sum(item.outcome is outcome for item in self.objects) for outcome in Outcome}
         words = {
             Outcome.CHANGED: "would change" if self.dry_run else "changed",
             Outcome.CURRENT: "up to date",
             Outcome.NOT_IN_CLUSTER: "not in the cluster",
             Outcome.DIFFERS: "different in the cluster",
+            Outcome.BEHIND: "behind the cluster",
             Outcome.FAILED: "failed",
         }
         shown = [f"{count} {words[outcome]}" for outcome, count in counts.items() if count]

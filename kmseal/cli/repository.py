@@ -1,23 +1,22 @@
-"""The EncryptedSecrets in the files of a repository: which files are meant, and what they hold.
+"""The EncryptedSecrets in one file of a repository, and whether it has wrappings where they are not met as objects.
 
-Used by ``rewrap``, ``rotate`` and ``keys``, which take files, folders and globs. A file is parsed only if it can hold
-an EncryptedSecret at all, so that the templates and other texts of a repository cost a read and never an error. It
-writes nothing and knows nothing of keys.
+Used by ``rewrap``, ``rotate`` and ``keys``. A file is parsed only if it can hold an EncryptedSecret at all, so that the
+templates and data of a repository cost a read and never an error. It writes nothing and knows nothing of keys.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from kmseal.cli import files
 from kmseal.cli.documents import BYTES_MAX, Spot, Stream
-from kmseal.envelope import Scope, shorten
+from kmseal.envelope import Scope
 from kmseal.errors import Malformed
 from kmseal.manifest import API_GROUP, KIND, EncryptedSecret
 
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_MEMBER: Final = b"keyVersionId"
+"""What every wrapping has, and what is left of an object whose kind is written in another way."""
+_MARKS: Final = (KIND.encode(), KIND.encode("utf-16-le"), KIND.encode("utf-16-be"), _MEMBER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +27,42 @@ class ManifestFile:
     raw: bytes
     stream: Stream
     objects: tuple[tuple[Spot, dict[str, Any]], ...]
+    buried: bool = False
+    """Whether there are wrappings elsewhere as well: in values of a chart, in a block of text, in a patch."""
+
+    def require_open(self) -> None:
+        """Refuses wrappings that cannot be treated: silence would look as if they were up to date."""
+        if self.buried:
+            raise Malformed(
+                "has wrappings outside of EncryptedSecrets, as in values of a chart, a block of text or a patch",
+                reason="Buried",
+                remedy="make them manifests of their own, or leave the file out with --exclude",
+            )
 
 
-def find_files(arguments: Sequence[str]) -> list[str]:
-    """The files that the arguments mean, in their order, each once.
+def read_manifests(path: str, *, strict: bool = True) -> ManifestFile | None:
+    """The file, if there is an EncryptedSecret in it, or a wrapping anywhere else.
 
-    A folder is searched for YAML and JSON; hidden folders and folders that were met already, as through a circle of
-    links, are passed over. Raises Malformed for an argument that means no file, because it is a typing error.
+    Raises Malformed where it cannot be read, or may hold an EncryptedSecret and cannot be parsed.
+
+    :param strict: whether a file that cannot be parsed is an error although it is none that kubectl would apply
     """
-    found: dict[str, str] = {}
-    for argument in arguments:
-        for path in _expand(argument):
-            found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
-
-
-def read_manifests(path: str) -> ManifestFile | None:
-    """The file, if there is an EncryptedSecret in it. Raises Malformed where it cannot be read or parsed."""
-    raw = files.read(path, limit=BYTES_MAX)
-    if KIND.encode() not in raw:
+    marks = files.find(path, _MARKS)
+    if not marks:
         return None
-    stream = Stream.parse(raw)
-    objects = tuple((spot, found) for spot, found in stream.objects(KIND) if _is_ours(found))
-    return ManifestFile(path, raw, stream, objects) if objects else None
+    raw = files.read(path, limit=BYTES_MAX)
+    try:
+        stream = Stream.parse(raw)
+        documents = stream.values()
+    except Malformed:
+        # A mention of a member's name alone is no sign of an object.
+        if strict and marks - {_MEMBER}:
+            raise
+        return None
+    objects = tuple((spot, found) for spot, found in stream.objects(KIND) if is_ours(found))
+    spots = {spot for spot, _ in objects}
+    buried = any(_buries_wrapping(index, document, spots) for index, document in documents)
+    return ManifestFile(path, raw, stream, objects, buried) if objects or buried else None
 
 
 def parse_object(raw: dict[str, Any], namespace: str | None) -> EncryptedSecret:
@@ -74,57 +86,6 @@ def name_of(raw: dict[str, Any], namespace: str | None) -> tuple[str, str]:
     return own if isinstance(own, str) else "", name if isinstance(name, str) else ""
 
 
-def _expand(argument: str) -> Iterator[str]:
-    if argument == files.STANDARD:
-        raise Malformed("standard input cannot be edited", reason="StandardInput", remedy="name files or folders")
-    # What is there goes before what it would mean as a pattern: names with brackets are possible.
-    matches = [argument] if os.path.lexists(argument) else _glob(argument)
-    if not matches:
-        raise Malformed(
-            f"{shorten(argument, 200)} means no file",
-            reason="NoSuchFile",
-            remedy="check its spelling; globs are relative to the current folder",
-        )
-    for match in matches:
-        if os.path.isdir(match):
-            yield from _search(match, set())
-        else:
-            yield match
-
-
-def _glob(pattern: str) -> list[str]:
-    """What a pattern matches. ``**`` does not follow links, and hidden names are met only where they are named."""
-    anchor = Path(pattern).anchor
-    named = Path(pattern).parts
-    return sorted(
-        str(path)
-        for path in Path(anchor or ".").glob(pattern.removeprefix(anchor))
-        if not any(part.startswith(".") and part not in named for part in path.parts)
-    )
-
-
-def _search(folder: str, seen: set[str]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    try:
-        # Links last, so that a file is called by the path where it really is.
-        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
-    except OSError as error:
-        raise Malformed(
-            f"{shorten(folder, 200)} cannot be searched: {(error.strerror or type(error).__name__).lower()}",
-            reason="Unreadable",
-            remedy="check the folder's permissions",
-        ) from None
-    for entry in entries:
-        if entry.is_dir():
-            if not entry.name.startswith("."):
-                yield from _search(os.path.join(folder, entry.name), seen)
-        elif entry.name.endswith(_SUFFIXES) and entry.is_file():
-            yield str(Path(folder, entry.name))
-
-
 def _sealed_namespace(raw: dict[str, Any]) -> str | None:
     """The namespace that the first data key was sealed for; None where it says none."""
     spec = raw.get("spec")
@@ -139,7 +100,27 @@ def _anywhere(raw: dict[str, Any]) -> str | None:
     return "default" if isinstance(spec, dict) and spec.get("scope") == Scope.CLUSTER.value else None
 
 
-def _is_ours(raw: dict[str, Any]) -> bool:
+def is_ours(raw: dict[str, Any]) -> bool:
     """Others have a kind of the same name. One without a version is ours, and wrong."""
     version = raw.get("apiVersion")
     return not isinstance(version, str) or version.startswith(f"{API_GROUP}/")
+
+
+def _buries_wrapping(index: int, document: object, objects: Collection[Spot]) -> bool:
+    if Spot(index) in objects:
+        return False
+    if isinstance(document, dict) and isinstance(items := document.get("items"), list):
+        rest = {name: value for name, value in document.items() if name != "items"}
+        document = [rest, *(item for number, item in enumerate(items) if Spot(index, number) not in objects)]
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and "keyVersionId" in value and "wrapped" in value:
+            return True
+        if isinstance(value, dict):
+            if all(isinstance(value.get(name), str) for name in ("keyId", "keyVersionId", "wrapped")):
+                return True
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False

@@ -4,12 +4,13 @@ import click
 
 from kmseal.cli.bulk import IN_FLIGHT, progress, run_and_report, treat_files
 from kmseal.cli.cluster import cluster, cluster_options
+from kmseal.cli.filetree import exclude_option, find_files
 from kmseal.cli.fromcluster import FromCluster
 from kmseal.cli.inflight import InFlight
 from kmseal.cli.lazy import Command
 from kmseal.cli.options import Connection, connection_options
+from kmseal.cli.output import warn
 from kmseal.cli.report import Report
-from kmseal.cli.repository import find_files
 from kmseal.cli.rewrapping import Request, Rewrapping
 from kmseal.cli.sealing import require_key
 from kmseal.manifest import require_key_id
@@ -45,7 +46,15 @@ kmseal rewrap --remove-key $SHANGHAI_KEY apps/
     "--remove-key", "remove_keys", multiple=True, metavar="ARN", help="Remove wrappings by this key. Repeatable."
 )
 @click.option("--from-cluster", is_flag=True, help="Take newer wrappings from the cluster; no key service is asked.")
+@click.option(
+    "--allow-key",
+    "allowed_keys",
+    multiple=True,
+    metavar="ARN",
+    help="With --from-cluster, let this key take the place of another although no KMSKey says so. Repeatable.",
+)
 @cluster_options
+@exclude_option
 @click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of objects that name none.")
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would change.")
 @click.option("--check", is_flag=True, help="As --dry-run, with exit code 7 where something would change.")
@@ -59,8 +68,10 @@ def command(
     add_keys: tuple[str, ...],
     remove_keys: tuple[str, ...],
     from_cluster: bool,
+    allowed_keys: tuple[str, ...],
     kubeconfig: str | None,
     context: str | None,
+    excluded: tuple[str, ...],
     namespace: str | None,
     dry_run: bool,
     check: bool,
@@ -76,52 +87,58 @@ def command(
     Without options that say otherwise, wrappings under older versions of their key are wrapped anew under its primary
     version: that needs the rights DescribeKey, ReEncryptFrom and ReEncryptTo. An object that fails is reported, and
     the others are treated all the same; running it again goes on with what is left.
+
+    From the cluster, a wrapping under another key than the one in the file is taken only where the cluster's KMSKeys
+    say that this key takes over: whoever can write a status must not choose the keys in Git.
     """
-    usage = _wrong_combination(to_key, from_key, add_keys, remove_keys, from_cluster, kubeconfig, context)
+    request = Request(to_key or "", from_key or "", add_keys, remove_keys)
+    usage = _wrong_combination(request, from_cluster, reached=bool(kubeconfig or context), allowed=bool(allowed_keys))
     if usage:
         raise click.UsageError(usage, click.get_current_context())
     if to_key:
         require_key(to_key, "--to-key")
     for key in add_keys:
         require_key(key, "--add-key")
-    for option, keys in (("--from-key", (from_key,) if from_key else ()), ("--remove-key", remove_keys)):
+    named = (("--from-key", (from_key,) if from_key else ()), ("--remove-key", remove_keys))
+    for option, keys in (*named, ("--allow-key", allowed_keys)):
         for key in keys:
             require_key_id(key, option)
-    found = find_files(paths)
+    found = find_files(paths, excluded).files
     report = Report(len(found), dry_run=dry_run or check)
-    request = Request(to_key or "", from_key or "", add_keys, remove_keys)
 
     async def run() -> None:
         with progress(len(found), "Re-wrapping") as advance:
             if from_cluster:
                 async with cluster(kubeconfig, context) as client:
-                    taken = FromCluster(client, dry_run=report.dry_run)
+                    taken = FromCluster(client, allowed_keys, dry_run=report.dry_run)
                     await treat_files(found, taken, report, namespace=namespace, advance=advance)
             else:
                 async with connection.open() as service:
                     limited = InFlight(service, IN_FLIGHT)
                     asked = Rewrapping(limited, request, dry_run=report.dry_run)
                     await treat_files(found, asked, report, namespace=namespace, advance=advance)
+                for option, keys in named:
+                    for key in keys:
+                        if key not in asked.met:
+                            warn(f"{option}: no object that was read has a wrapping under {key}")
 
     run_and_report(run, report, form, check=check)
 
 
-def _wrong_combination(
-    to_key: str | None,
-    from_key: str | None,
-    add_keys: tuple[str, ...],
-    remove_keys: tuple[str, ...],
-    from_cluster: bool,
-    kubeconfig: str | None,
-    context: str | None,
-) -> str:
+def _wrong_combination(request: Request, from_cluster: bool, *, reached: bool, allowed: bool) -> str:
     """What is wrong with the options together; empty where nothing is."""
-    if from_cluster and (to_key or from_key or add_keys or remove_keys):
+    if from_cluster and request != Request():
         return "--from-cluster takes what is there: it goes with no other key"
-    if (kubeconfig or context) and not from_cluster:
+    if reached and not from_cluster:
         return "--kubeconfig and --context go with --from-cluster"
-    if from_key and not to_key:
+    if allowed and not from_cluster:
+        return "--allow-key goes with --from-cluster"
+    if request.from_key and not request.to_key:
         return "--from-key goes with --to-key"
-    if to_key and (add_keys or remove_keys):
+    if request.to_key and (request.add_keys or request.remove_keys):
         return "--to-key goes neither with --add-key nor with --remove-key"
+    if request.to_key and request.to_key == request.from_key:
+        return "--from-key and --to-key name the same key"
+    if both := set(request.add_keys) & set(request.remove_keys):
+        return f"--add-key and --remove-key both name {min(both)}"
     return ""

@@ -11,10 +11,11 @@ from typing import Final
 from kmseal.cli.bulk import Treated
 from kmseal.cli.documents import Edit
 from kmseal.cli.inflight import RewrapService
-from kmseal.cli.report import Change, Outcome, Used
+from kmseal.cli.report import Change, Outcome
 from kmseal.cli.splices import PlacedWrapping
 from kmseal.envelope import DataKeyId
 from kmseal.errors import AccessDenied, KmsealError, Malformed
+from kmseal.holdings import KeyUse
 from kmseal.kms.provider import KeyDescription
 from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
 
@@ -61,6 +62,8 @@ class Rewrapping:
         self._service = service
         self._request = request
         self._dry_run = dry_run
+        self.met: set[str] = set()
+        """The keys of all wrappings that were read."""
 
     async def treat(self, encrypted: EncryptedSecret) -> Treated:
         """Raises KmsealError where nothing can be done for the object.
@@ -68,6 +71,7 @@ class Rewrapping:
         In a refresh, a wrapping that cannot be wrapped anew, as in a region that is down, does not keep the others
         from it: it stays as it is, and its failure is reported beside the changes.
         """
+        self.met.update(wrapping.key_id for data_key in encrypted.data_keys for wrapping in data_key.wrappings)
         if self._request.to_key:
             require_one_source(encrypted, self._request, (await self._service.describe(self._request.to_key)).key_id)
         failures: list[KmsealError] = []
@@ -111,6 +115,13 @@ class Rewrapping:
             steps = list(move(data_key, await self._target(request.to_key), request.from_key))
         for key in request.add_keys:
             target = await self._target(key)
+            if target.key_id in request.remove_keys:
+                raise Malformed(
+                    f"{key} is {target.key_id}, which is to be removed",
+                    field="--add-key",
+                    reason="Contradiction",
+                    remedy="add it, or remove it",
+                )
             if not any(wrapping.key_id == target.key_id for wrapping in data_key.wrappings):
                 steps.append(Step(None, target))
         steps = [step for step in steps if _key_of(step) not in request.remove_keys]
@@ -253,8 +264,8 @@ def _changes(data_key: DataKey, placed: Sequence[tuple[int | None, Wrapping]]) -
     for index, wrapping in placed:
         old = None if index is None else data_key.wrappings[index]
         if old != wrapping:
-            changes.append(Change(data_key.id, Used.of(old) if old else None, Used.of(wrapping)))
-    return [*changes, *(Change(data_key.id, Used.of(wrapping), None) for wrapping in gone)]
+            changes.append(Change(data_key.id, KeyUse.of(old) if old else None, KeyUse.of(wrapping)))
+    return [*changes, *(Change(data_key.id, KeyUse.of(wrapping), None) for wrapping in gone)]
 
 
 def _key_of(step: Wrapping | Step) -> str:

@@ -4,13 +4,15 @@ import click
 
 from kmseal.cli.bulk import IN_FLIGHT, Treated, progress, run_and_report, treat_files
 from kmseal.cli.documents import Edit
+from kmseal.cli.filetree import exclude_option, find_files
 from kmseal.cli.inflight import InFlight
-from kmseal.cli.keyset import key_set_of, public_key_option, require_key_set
+from kmseal.cli.keyset import key_set_of, lost_keys, public_key_option, require_key_set
 from kmseal.cli.lazy import Command
 from kmseal.cli.options import Connection, connection_options
-from kmseal.cli.report import Change, Outcome, Report, Used
-from kmseal.cli.repository import find_files
+from kmseal.cli.output import warn
+from kmseal.cli.report import Change, Outcome, Report
 from kmseal.cli.sealing import KeyService, KeySet, open_object, seal
+from kmseal.holdings import KeyUse
 from kmseal.manifest import DataKey, EncryptedSecret
 
 _EXAMPLES = """
@@ -36,6 +38,7 @@ kmseal rotate --dry-run clusters/
 )
 @public_key_option(environment=False)
 @click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of objects that name none.")
+@exclude_option
 @click.option("--dry-run", is_flag=True, help="Write nothing and ask for nothing, and say what would change.")
 @click.option("-o", "--output", "form", type=click.Choice(["json"]), help="One report for programs.")
 @connection_options
@@ -45,6 +48,7 @@ def command(
     keys: tuple[str, ...],
     public_key_files: tuple[str, ...],
     namespace: str | None,
+    excluded: tuple[str, ...],
     dry_run: bool,
     form: str | None,
     connection: Connection,
@@ -58,7 +62,7 @@ def command(
     for each further key. Values and data keys are in the memory of this process only.
     """
     chosen = require_key_set(keys, public_key_files) if keys or public_key_files else None
-    found = find_files(paths)
+    found = find_files(paths, excluded).files
     report = Report(len(found), dry_run=dry_run)
 
     async def run() -> None:
@@ -83,19 +87,21 @@ class Rotation:
     async def treat(self, encrypted: EncryptedSecret) -> Treated:
         """Opens all values of the object, or changes nothing of it."""
         chosen = self._chosen or key_set_of(encrypted, (), ())
+        if lost := lost_keys(encrypted, chosen):
+            warn(f"{encrypted.namespace}/{encrypted.name}: what is encrypted anew will not open with {lost}, as it did")
         if self._dry_run:
             named = [*chosen.keys, *(public.key_id for public in chosen.public)]
-            added = [Change("", None, Used(key), whole=True) for key in named]
+            added = [Change("", None, KeyUse(key), whole=True) for key in named]
             return Treated(Outcome.CHANGED, (*added, *_dropped(encrypted.data_keys)))
         values = await open_object(self._service, encrypted)
         taken = [data_key.id for data_key in encrypted.data_keys]
         sealed = await seal(self._service, chosen, encrypted.place, values, taken=taken)
         new = [
-            Change(sealed.data_key.id, None, Used.of(wrapping), whole=True) for wrapping in sealed.data_key.wrappings
+            Change(sealed.data_key.id, None, KeyUse.of(wrapping), whole=True) for wrapping in sealed.data_key.wrappings
         ]
         edit = Edit(values=sealed.lines, data_key=sealed.data_key.to_dict(), drop_data_keys=taken)
         return Treated(Outcome.CHANGED, (*new, *_dropped(encrypted.data_keys)), edit)
 
 
 def _dropped(data_keys: tuple[DataKey, ...]) -> list[Change]:
-    return [Change(item.id, Used.of(wrapping), None, whole=True) for item in data_keys for wrapping in item.wrappings]
+    return [Change(item.id, KeyUse.of(wrapping), None, whole=True) for item in data_keys for wrapping in item.wrappings]

@@ -26,7 +26,7 @@ from kmseal.envelope import (
     require_value_name,
     shorten,
 )
-from kmseal.errors import AccessDenied, KmsealError, Malformed
+from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Malformed, Retryable
 from kmseal.kms.provider import Context, FreshDataKey, Unwrapped
 from kmseal.manifest import (
     API_VERSION,
@@ -204,6 +204,8 @@ async def seal(
             raise _denied(error, key, "Encrypt" if position else "GenerateDataKey") from None
         except KmsealError as error:
             error.field = error.field or key
+            if isinstance(error, Retryable | KeyUnusable):
+                _name_survivors(error, key, chosen)
             raise
     if not chosen.keys:
         data_key = Redacted(entropy(DATA_KEY_BYTES))
@@ -268,6 +270,15 @@ def _require_json(name: str, value: Redacted) -> None:
             reason="TargetType",
             remedy="pass the file that docker login wrote",
         )
+
+
+def _name_survivors(error: KmsealError, key: str, chosen: KeySet) -> None:
+    """One key that is down must not keep everybody from sealing: says how to go on without it."""
+    others = [f"--key {other}" for other in chosen.keys if other != key]
+    others += ["--public-key FILE"] if chosen.public else []
+    if others:
+        without = f"seal without it now, with {' '.join(others)}, and run kmseal rewrap --add-key {key} later"
+        error.remedy = f"{error.remedy}; or {without}" if error.remedy else without
 
 
 def _denied(error: AccessDenied, key: str, right: str) -> AccessDenied:

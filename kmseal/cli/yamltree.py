@@ -29,6 +29,9 @@ from ruamel.yaml.reader import ReaderError
 
 from kmseal.errors import Malformed
 
+ALIASED_NODES_MAX: Final = 1_000_000
+"""Of all that aliases repeat in one stream: a few lines of aliases of aliases could mean billions."""
+
 # What plain scalars mean to kubectl (YAML 1.1), and the octal numbers of YAML 1.2.
 _NULL: Final = re.compile(r"~|null|Null|NULL|")
 _TRUE: Final = re.compile(r"y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON")
@@ -134,7 +137,7 @@ def parse(text: str) -> list[Document]:
     """The documents of a YAML stream or of a JSON text.
 
     Raises Malformed with line and column, never with a piece of the text, for what is not YAML, repeated member names,
-    member names that are not text, undefined aliases, unknown tags, and nesting too deep to be meant.
+    member names that are not text, undefined aliases, unknown tags, and nesting or repetition too deep to be meant.
     """
     try:
         return _Composer(text, YAML(typ="safe", pure=True).parse(text)).documents()
@@ -159,6 +162,10 @@ class _Composer:
         self._text = text
         self._events = events
         self._anchors: dict[str, Node] = {}
+        self._sizes: dict[str, int] = {}
+        """How many nodes an anchor stands for, with all that its aliases repeat."""
+        self._nodes = 0
+        self._aliased = 0
 
     def documents(self) -> list[Document]:
         found: list[tuple[int, Node | None, bool]] = []
@@ -183,10 +190,16 @@ class _Composer:
             target = self._anchors.get(str(event.anchor))
             if target is None:
                 raise _wrong(self._text, start, "has an alias without an anchor")
+            self._nodes += self._sizes[str(event.anchor)]
+            self._aliased += self._sizes[str(event.anchor)]
+            if self._aliased > ALIASED_NODES_MAX:
+                raise _wrong(self._text, start, "repeats too much by aliases", "write it out, or leave the file out")
             return AliasNode(start, end, target)
         if not isinstance(event, NodeEvent):
             raise _wrong(self._text, start, "is not valid YAML")
         node: Node
+        before = self._nodes
+        self._nodes += 1
         if isinstance(event, ScalarEvent):
             node = ScalarNode(start, end, self._content(event), event.style or "", event.anchor is not None)
         elif isinstance(event, MappingStartEvent):
@@ -202,6 +215,7 @@ class _Composer:
             raise _wrong(self._text, start, "is not valid YAML")
         if event.anchor is not None:
             self._anchors[str(event.anchor)] = node
+            self._sizes[str(event.anchor)] = self._nodes - before
         return node
 
     def _mapping(self, start: int, flow: bool) -> ObjectNode:

@@ -11,13 +11,11 @@ from typing import Any, Final
 from kmseal.cluster.holdings import KeyUse
 from kmseal.errors import KmsealError, Malformed
 from kmseal.kms.provider import KeyDescription, KeyState
-from kmseal.kmskey import KMSKey
+from kmseal.kmskey import AUTOMATIC, AUTOMATIC_LABEL, KMSKey
 from kmseal.selectors import AllowedNamespaces
 
 Json = dict[str, Any]
 
-AUTOMATIC_LABEL: Final = "kmseal.dev/registered"
-AUTOMATIC: Final = "automatic"
 NOT_FOUND: Final = "NotFound"
 UNKNOWN: Final = "Unknown"
 _PREVIOUS_MAX: Final = 64
@@ -150,9 +148,14 @@ class Entry:
         return self.former | ({self.key_id} if self.key_id else frozenset())
 
     @property
+    def replaces(self) -> tuple[str, ...]:
+        """Keys that its spec says it replaces."""
+        return self.key.replaces
+
+    @property
     def is_neutral(self) -> bool:
         """Whether it was registered by the operator and nobody has said anything in it since."""
-        return self.automatic and self.key == KMSKey(self.key.name, self.key.key_id)
+        return self.automatic and self.key.is_bare
 
     @property
     def is_shut(self) -> bool:

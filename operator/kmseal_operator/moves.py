@@ -1,8 +1,10 @@
 """Where wrappings should move: to a newer version of their key, or to the key that has taken its place.
 
-Asked by the re-wrapper for its work and by the reports for what is stale. It follows from ``keys`` and asks nobody.
+Asked by the re-wrapper for its work and by the reports for what is stale. The rules are in ``kmseal.moves``, which the
+command line goes by as well; here they are asked of all that is known. It follows from ``keys`` and asks nobody.
 """
 
+from kmseal import moves
 from kmseal.cluster.entry import Entry
 from kmseal.cluster.holdings import Holdings, KeyUse
 from kmseal.cluster.keys import Keys
@@ -39,31 +41,15 @@ class Moves:
 
     def final(self, key_id: str) -> Entry | None:
         """The KMSKey under whose key a wrapping should end; None for a circle of replacements, which moves nothing."""
-        passed: set[str] = set()
-        while key_id not in passed:
-            passed.add(key_id)
-            entries = self._keys.covering(key_id)
-            moving = next((entry for entry in entries if entry.key_id and self.leaves(entry, key_id)), None)
-            if moving is None:
-                return next((entry for entry in entries if entry.key_id == key_id), None)
-            key_id = moving.key_id
-        return None
+        return moves.final(key_id, self._keys.covering)
 
     def age(self, holdings: Holdings) -> int:
         """For the order of work: lower is older. A version that was never seen as primary is older than all others."""
         return min((self._rank(held.newest) for held in holdings), default=0)
 
     def leaves(self, entry: Entry, key_id: str) -> bool:
-        """Whether a KMSKey takes wrappings away from a key.
-
-        That an alias named the key once is no reason while another KMSKey that people wrote names it now: two aliases
-        that were swapped would else chase each other's wrappings for ever. ``replaces`` is said on purpose.
-        """
-        if key_id not in entry.former:
-            return False
-        return key_id in entry.key.replaces or not any(
-            other.key_id == key_id and not other.is_neutral for other in self._keys.covering(key_id)
-        )
+        """Whether a KMSKey takes wrappings away from a key (see kmseal.moves)."""
+        return moves.leaves(entry, key_id, self._keys.covering(key_id))
 
     def _rank(self, use: KeyUse) -> int:
         ranks = [entry.versions.index(use) for entry in self._keys.covering(use.key_id) if use in entry.versions]

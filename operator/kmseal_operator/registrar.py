@@ -9,11 +9,11 @@ import logging
 import re
 from typing import Final, Protocol
 
-from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.cluster.keys import Keys, Mode
 from kmseal.cluster.names import FIELD_MANAGER, Key
 from kmseal.errors import Conflict, KeyUnusable, KmsealError
 from kmseal.kms.provider import KeyDescription
+from kmseal.kmskey import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.kube import KMS_KEYS, KubeClient
 from kmseal.manifest import API_VERSION
 from kmseal_operator.queue import KeyedQueue

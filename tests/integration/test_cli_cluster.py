@@ -312,11 +312,13 @@ def test_files_close_the_gate(run: Run, repository: Repository, reader: Path, km
     Path("more").mkdir()
 
     def found(*paths: str, fails: int = 0) -> dict[str, Any]:
-        done = run("keys", "--kubeconfig", str(reader), "--git", *paths, "-o", "json", fails=fails)
+        git = ("--git", *paths) if paths else ()
+        done = run("keys", "--kubeconfig", str(reader), *git, "-o", "json", fails=fails)
         (key,) = (key for key in json.loads(done.stdout)["keys"] if kms_key in key["key"])
         assert isinstance(key, dict)
         return key
 
+    assert found()["safeToDisable"] == [{"keyId": f"{arn}:key/a"}, {"keyId": f"{arn}:key/b", "keyVersionId": "b1"}]
     key = found("db.yaml", "web.yaml")
     assert key["safeToDisable"] == [{"keyId": f"{arn}:key/b", "keyVersionId": "b1"}]
     assert key["neededByFiles"] == [{"keyId": f"{arn}:key/a", "objects": 1}]
@@ -324,14 +326,101 @@ def test_files_close_the_gate(run: Run, repository: Repository, reader: Path, km
     assert len(found("web.yaml", "more")["safeToDisable"]) == 2
     Path("more/bad.yaml").write_text("kind: EncryptedSecret\n{{ x }}\n")
     assert found("web.yaml", "more", fails=3)["safeToDisable"] == []
+    assert len(found("web.yaml", "more", "--exclude", "bad.yaml")["safeToDisable"]) == 2
+    Path("more/bad.yaml").write_text(f"# {arn}:key/a\nextraObjects: []\n")
+    assert found("web.yaml", "more", fails=3)["safeToDisable"] == [{"keyId": f"{arn}:key/b", "keyVersionId": "b1"}]
+    Path("more/bad.yaml").unlink()
+    assert found("more", fails=3)["safeToDisable"] == [], "there is no object: a wrong path"
     done = run("keys", "--kubeconfig", str(reader), "--git", "db.yaml")
-    assert f"test-{kms_key}: {arn}:key/a is needed by 1 objects in files" in done.stderr
+    assert f"test-{kms_key}: {arn}:key/a is needed by 1 object in files" in done.stderr
     versions = [re.split(r" {3,}", line) for line in done.stdout.splitlines() if line.startswith(f"{arn}:key/")]
     assert versions == [
         [f"{arn}:key/a", "a1", "-", "-", "1"],
         [f"{arn}:key/b", "b1", "0", "0", "0"],
         [f"{arn}:key/b", "b2", "4", "3", "0"],
     ]
+
+
+def test_what_was_counted_and_what_was_not_is_told(
+    run: Run, repository: Repository, reader: Path, kms_key: str
+) -> None:
+    """Objects, files, and what --exclude has left out; for programs as well."""
+    sealed_under(repository, "db", f"acs:kms:cn-hangzhou:{kms_key}:key/b", "b2")
+    Path("chart").mkdir()
+    Path("chart/db.yaml").write_text("kind: EncryptedSecret\n{{ x }}\n")
+    Path("readme").write_text("x")
+    git = ("--git", "db.yaml", "chart", "readme", "--exclude", "chart")
+    lines = run("keys", "--kubeconfig", str(reader), *git).stderr.splitlines()
+    assert lines[-2:] == ["1 object in 1 of 2 files", "chart: not counted, as --exclude says"]
+    done = json.loads(run("keys", "--kubeconfig", str(reader), *git, "-o", "json").stdout)
+    assert done["files"] == {"count": 2, "objects": 1, "excluded": ["chart"]}
+
+
+def test_a_status_that_has_fallen_behind_opens_no_gate(
+    run: Run, repository: Repository, reader: Path, kms_key: str
+) -> None:
+    """The operator has stopped, and somebody applies an older manifest: what it needs is not safe."""
+    arn = f"acs:kms:cn-hangzhou:{kms_key}"
+    text = sealed_under(repository, "db", f"{arn}:key/b", "b1")
+    repository._control_plane.kubectl("delete", "encryptedsecret", "db", "--namespace", repository.namespace)
+    repository._control_plane.kubectl("apply", "--filename", "-", stdin=text)
+    done = run("keys", "--kubeconfig", str(reader))
+    (line,) = (line for line in done.stdout.splitlines() if f"{kms_key}:alias/app" in line)
+    assert line.endswith(f"   {arn}:key/a")
+    assert f"{arn}:key/b version b1 is needed by 1 object in the cluster, which the operator has not counted" in (
+        done.stderr
+    )
+    (key,) = (
+        key
+        for key in json.loads(run("keys", "--kubeconfig", str(reader), "-o", "json").stdout)["keys"]
+        if kms_key in key["key"]
+    )
+    assert key["safeToDisable"] == [{"keyId": f"{arn}:key/a"}]
+    assert key["neededByCluster"] == [{"keyId": f"{arn}:key/b", "keyVersionId": "b1", "objects": 1}]
+
+
+def test_a_key_comes_into_git_only_where_a_kmskey_says_so(
+    run: Run, repository: Repository, reader: Path, kms_key: str
+) -> None:
+    """A status that names somebody's own key would have new values sealed to it; --allow-key is said on purpose."""
+    arn, cluster = f"acs:kms:cn-hangzhou:{kms_key}", ("--from-cluster", "--kubeconfig", str(reader))
+    text = sealed_under(repository, "db", f"{arn}:key/a", "a1")
+    repository._control_plane.kubectl("apply", "--filename", "-", stdin=text)
+    (data_key,) = repository.data_keys("db")
+    (wrapping,) = data_key.wrappings
+
+    def stand_in(key_id: str) -> None:
+        newer = wrapping.to_dict() | {"keyId": key_id, "keyVersionId": "b2"}
+        item = {"dataKeyId": data_key.id, "digest": digest(wrapping), "wrapping": newer}
+        repository.set_status("encryptedsecret", "db", {"rewrapped": [item]})
+
+    theirs = "acs:kms:cn-hangzhou:666:key/theirs"
+    stand_in(theirs)
+    done = run("rewrap", *cluster, "db.yaml", fails=3)
+    assert f"has a wrapping under {theirs}, and no KMSKey says that this key takes over from {arn}:key/a" in done.stderr
+    assert Path("db.yaml").read_text() == text
+    done = run("rewrap", "--dry-run", *cluster, "--allow-key", theirs, "db.yaml")
+    assert f"would change: {arn}:key/a version a1 -> {theirs} version b2\n" in done.stderr
+    stand_in(f"{arn}:key/b")
+    assert f"{arn}:key/a version a1 -> {arn}:key/b version b2" in run("rewrap", *cluster, "db.yaml").stderr
+
+
+def test_a_file_that_is_behind_what_is_applied_is_told(run: Run, repository: Repository, reader: Path) -> None:
+    """Git has brought the newer wrappings there already, and this branch has not got them."""
+    repository.seal("db")
+    old = Path("db.yaml").read_bytes()
+    repository.rotate()
+    run("rewrap", "db.yaml")
+    repository._control_plane.kubectl("apply", "--filename", "db.yaml")
+    cluster = ("--from-cluster", "--kubeconfig", str(reader))
+    assert run("rewrap", "--check", *cluster, "db.yaml").stderr == "1 up to date (1 file)\n"
+    Path("db.yaml").write_bytes(old)
+    done = run("rewrap", "--check", *cluster, "db.yaml", fails=7)
+    assert "db: is behind the cluster: the same data keys, under older wrappings than there\n" in done.stderr
+    assert run("rewrap", *cluster, "db.yaml").stderr.endswith("1 behind the cluster (1 file)\n")
+    run("rewrap", "--add-key", "local:other", "db.yaml")
+    run("rewrap", "db.yaml")
+    assert "1 different in the cluster" in run("rewrap", "--check", *cluster, "db.yaml").stderr
 
 
 def test_each_stale_object_is_listed(run: Run, repository: Repository, reader: Path, kms_key: str) -> None:

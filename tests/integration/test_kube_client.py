@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kmseal.errors import AccessDenied, Conflict, Refused
-from kmseal.kube import SECRETS, Expired, KubeClient
+from kmseal.kube import SECRETS, Expired, KubeClient, Resource
 from kmseal.kubeconfig import load_kubeconfig
 from kmseal_dev.controlplane import ControlPlane
 
@@ -113,3 +113,13 @@ async def test_no_right_is_denied(control_plane: ControlPlane, namespace: str) -
     async with KubeClient(load_kubeconfig(kubeconfig), user_agent="test") as kube:
         with pytest.raises(AccessDenied, match="RBAC"):
             await kube.get(SECRETS, namespace, "s")
+
+
+async def test_what_the_api_server_is(kube: KubeClient) -> None:
+    """Its version as numbers, and whether it serves a kind: also of a group or version that it does not know."""
+    major, minor = await kube.version()
+    assert (major, minor) >= (1, 30)
+    assert await kube.serves(Resource("certificates.k8s.io", "v1", "certificatesigningrequests", ""))
+    assert not await kube.serves(Resource("certificates.k8s.io", "v1", "nothing", ""))
+    assert not await kube.serves(Resource("certificates.k8s.io", "v9", "certificatesigningrequests", ""))
+    assert not await kube.serves(Resource("nobody.example", "v1", "nothing", ""))

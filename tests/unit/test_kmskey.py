@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kmskeys import ACCEPTED, ALIAS, CASES, CERTIFICATE, KEY, OTHER, ROLE, Case, Json, everything, manifest
 
 from kmseal.errors import KmsealError
-from kmseal.kmskey import AllowedNamespaces, KMSKey, OnUnavailable, Operator, Requirement, Rewrap, Role
+from kmseal.kmskey import KMSKey, OnUnavailable, Rewrap, Role
+from kmseal.selectors import AllowedNamespaces, Operator, Requirement
 from kmseal.structure import Fields
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference-kmskey.md"

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from kmseal import kubeconfig
 from kmseal.errors import Misconfigured
-from kmseal.kubeconfig import Token, find_access, load_kubeconfig
+from kmseal.kubeconfig import Token, find_access, find_access_as_kubectl, load_kubeconfig
+from kmseal_dev.certificates import Authority
 
 
 def write(folder: Path, user: dict[str, Any], cluster: dict[str, Any] | None = None) -> Path:
@@ -32,6 +34,59 @@ def test_kubeconfig_variable_is_followed(tmp_path: Path) -> None:
     """Without an explicit file, KUBECONFIG says which."""
     path = write(tmp_path, {"token": "t"})
     assert find_access({"KUBECONFIG": str(path)}).token.get() == "t"
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a pod, whose ServiceAccount is mounted, and an empty home folder."""
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    (account / "token").write_text("of-the-pod", encoding="ascii")
+    (account / "ca.crt").write_bytes(Authority().certificate)
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT_DIR", account)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+
+
+def test_who_names_a_cluster_in_a_pod_means_that_one(tmp_path: Path, pod: dict[str, str]) -> None:
+    """A job of CI in one cluster judges another; a server in the same place takes its own."""
+    path = write(tmp_path, {"token": "t"})
+    named = pod | {"KUBECONFIG": str(path)}
+    assert find_access_as_kubectl(named).token.get() == "t"
+    assert find_access(named).token.get() == "of-the-pod"
+    assert find_access_as_kubectl(pod).token.get() == "of-the-pod"
+    with pytest.raises(Misconfigured, match="/nonexistent"):
+        find_access_as_kubectl(pod | {"KUBECONFIG": "/nonexistent"})
+    (tmp_path / "home" / ".kube").mkdir(parents=True)
+    path.rename(tmp_path / "home" / ".kube" / "config")
+    assert find_access_as_kubectl(pod).token.get() == "t"
+
+
+def test_files_that_are_missing_are_passed_over(tmp_path: Path) -> None:
+    """As kubectl has it; an option that names one is held to it."""
+    path = write(tmp_path, {"token": "t"})
+    assert find_access_as_kubectl({"KUBECONFIG": f"/nonexistent::{path}"}).token.get() == "t"
+    with pytest.raises(Misconfigured, match="/nonexistent"):
+        find_access_as_kubectl({"KUBECONFIG": str(path)}, "/nonexistent")
+
+
+def test_of_several_files_the_first_with_an_item_counts(tmp_path: Path) -> None:
+    """Contexts, clusters and users may stand in different ones, and paths are relative to where they stand."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    (two / "secret").write_text("from-two", encoding="ascii")
+    first, second = write(one, {"token": "t"}), write(two, {"tokenFile": "secret"})
+    content = yaml.safe_load(first.read_text(encoding="utf-8"))
+    del content["users"]
+    first.write_text(yaml.safe_dump(content | {"current-context": ""}), encoding="utf-8")
+    content = yaml.safe_load(second.read_text(encoding="utf-8"))
+    content["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:2"
+    second.write_text(yaml.safe_dump(content), encoding="utf-8")
+    access = find_access_as_kubectl({"KUBECONFIG": f"{first}:{second}"})
+    assert (access.server, access.token.get()) == ("http://127.0.0.1:1", "from-two")
+    with pytest.raises(Misconfigured, match='no item named "other"'):
+        find_access_as_kubectl({"KUBECONFIG": f"{first}:{second}"}, context="other")
 
 
 @pytest.mark.parametrize("plugin", ["exec", "auth-provider"])

@@ -12,6 +12,36 @@ from click.testing import CliRunner, Result
 from kmseal.cli.main import cli
 
 
+async def test_the_gate_does_not_believe_an_operator_that_has_stopped(
+    cluster: Any, settled: Any, tmp_path: Path
+) -> None:
+    """It called the old version safe, was stopped, and an older manifest was applied from another branch."""
+    key = cluster.kms.create_key()
+    await cluster.create_key("git", key)
+    operator = await cluster.start()
+    before = await cluster.seal("one", {"a": b"b"}, key=key)
+    await cluster.apply(before)
+    old = (await cluster.key_shows("git", settled(1, 0)))["primaryVersion"]
+    cluster.kms.rotate(key)
+    await cluster.key_shows("git", settled(1, 1))
+    await cluster.apply(await cluster.seal("one", {"a": b"b"}, key=key))
+    wanted = {"keyId": key, "keyVersionId": old}
+    await cluster.key_shows("git", lambda status: status["safeToDisable"] == [wanted])
+    await operator.stop()
+
+    async def gate() -> Any:
+        arguments = ["keys", "-o", "json", "--kubeconfig", str(cluster.control_plane.kubeconfig)]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+        assert done.exit_code == 0, done.output
+        (found,) = json.loads(done.stdout)["keys"]
+        return found["safeToDisable"]
+
+    assert await gate() == [wanted]
+    await cluster.apply(before)
+    assert await gate() == []
+    assert (await cluster.key_status("git"))["safeToDisable"] == [wanted], "nobody has told the status"
+
+
 @pytest.mark.parametrize("moved", [False, True], ids=["version", "alias"])
 async def test_git_follows_the_cluster_and_then_the_gate_opens(
     cluster: Any, settled: Any, tmp_path: Path, moved: bool

@@ -107,4 +107,7 @@ def test_keys_of_a_running_fake(run: Any, switches: tuple[FakeKms, str]) -> None
     run("dev", "key", "advance", "365d", "--admin", url)
     assert len(kms.key(arn).versions) == 2
     assert "not rotated automatically" in run("dev", "key", "schedule", offline, "7d", "--admin", url, fails=3).stderr
+    refused = run("dev", "key", "create", "--region", "mars", "--admin", url, fails=3).stderr
+    assert "region: not one of" in refused
+    assert "kmseal dev key list" not in refused
     assert "advance: neither" in run("dev", "key", "advance", "soon", "--admin", url, fails=3).stderr

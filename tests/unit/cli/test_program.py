@@ -1,7 +1,10 @@
 """The program around the commands: help, start-up, errors and exit codes."""
 
+import asyncio
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -69,6 +72,16 @@ def test_help_documents_every_exit_code() -> None:
     assert f"\n  {STALE_EXIT_CODE}  " in text
 
 
+def test_the_documents_exit_codes_are_those_of_the_help() -> None:
+    """With what the help says of each."""
+    document = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    table = document.partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", table, re.MULTILINE)
+    text = CliRunner().invoke(cli, ["--help"]).stdout.partition("\nExit codes:\n")[2].partition("\nWhere several")[0]
+    assert rows == re.findall(r"^  (\d+)  (.+)$", text, re.MULTILINE)
+    assert len(rows) == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -85,6 +98,14 @@ def test_help_documents_every_exit_code() -> None:
         (["rewrap", "x", "--kubeconfig", "y"], "error: --kubeconfig and --context go with --from-cluster"),
         (["rewrap", "x", "--from-key", "local:a"], "error: --from-key goes with --to-key"),
         (["rewrap", "x", "--to-key", "local:a", "--add-key", "local:b"], "error: --to-key goes neither with"),
+        (
+            ["rewrap", "x", "--to-key", "local:a", "--from-key", "local:a"],
+            "error: --from-key and --to-key name the same",
+        ),
+        (["rewrap", "x", "--add-key", "local:a", "--remove-key", "local:a"], "error: --add-key and --remove-key both"),
+        (["rewrap", "x", "--allow-key", "local:a"], "error: --allow-key goes with --from-cluster"),
+        (["keys", "--exclude", "x"], "error: --exclude goes with --git"),
+        (["keys", "public", "--key", "local:a", "-o", "json"], "error: no such option '-o'"),
         (["keys", "--git"], "error: option '--git' requires an argument"),
         (["keys", "public"], "error: missing option '--key'"),
         (["decrypt", "x", "-o", "raw"], "error: -o raw goes with NAME, and no other output does"),
@@ -126,6 +147,21 @@ def denied() -> None:
 
 
 @broken.command
+@verbose_option
+def parallel() -> None:
+    """Fails inside a task of a group."""
+
+    async def fail() -> None:
+        raise RuntimeError("hunter2")
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+
+    asyncio.run(run())
+
+
+@broken.command
 def disk() -> None:
     """Meets the operating system."""
     raise OSError(28, "No space left on device")
@@ -136,6 +172,15 @@ def test_an_unexpected_error_shows_its_class_and_nothing_else() -> None:
     done = CliRunner().invoke(broken, ["fault"])
     assert done.exit_code == 1
     assert done.output == "error: unexpected RuntimeError, which is a fault of kmseal; -v shows where\n"
+
+
+def test_an_error_in_a_task_group_is_called_by_its_own_class() -> None:
+    """And not by the group's."""
+    done = CliRunner().invoke(broken, ["parallel"])
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "error: unexpected RuntimeError, which is a fault of kmseal; -v shows where\n",
+    )
 
 
 def test_verbose_shows_where_it_was_and_no_text() -> None:

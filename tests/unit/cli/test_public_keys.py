@@ -20,7 +20,7 @@ FETCH = ("DescribeKey", "ListKeyVersions", "GetPublicKey")
 async def public(cloud: Any) -> str:
     """An asymmetric key whose public half is in app.pub.yaml."""
     key = str(cloud.kms.create_key(spec="RSA_2048"))
-    await cloud(cloud.can(*FETCH), "keys", "public", "--key", key, "-o", "app.pub.yaml")
+    await cloud(cloud.can(*FETCH), "keys", "public", "--key", key, "-w", "app.pub.yaml")
     cloud.kms.calls.clear()
     return key
 
@@ -161,7 +161,7 @@ async def test_set_says_which_file_it_needs(cloud: Any, public: str) -> None:
     before = Path("db.yaml").read_bytes()
     done = await cloud(writer, "set", "db.yaml", "password=-", stdin=CANARY, fails=3)
     assert f"--public-key: {public} is an asymmetric key: wrapping by it needs the file" in done.stderr
-    assert f"kmseal keys public --key {public} -o FILE, and pass --key {cloud.key} --public-key FILE" in done.stderr
+    assert f"kmseal keys public --key {public} -w FILE, and pass --key {cloud.key} --public-key FILE" in done.stderr
     assert Path("db.yaml").read_bytes() == before
     # By the public half alone it is possible, without network, and what is lost is said.
     alone = offline("set", "db.yaml", "password=-", "--public-key", "app.pub.yaml", stdin=CANARY)
@@ -206,7 +206,7 @@ async def test_from_a_public_half_to_a_key_of_kms(cloud: Any, public: str) -> No
 
 async def test_a_symmetric_key_has_no_public_half(cloud: Any) -> None:
     """The key is named, and nothing is written."""
-    done = await cloud(cloud.can(*FETCH), "keys", "public", "--key", cloud.key, "-o", "x.yaml", fails=3)
+    done = await cloud(cloud.can(*FETCH), "keys", "public", "--key", cloud.key, "-w", "x.yaml", fails=3)
     assert cloud.key in done.stderr
     assert not Path("x.yaml").exists()
 
@@ -262,3 +262,16 @@ async def test_a_copied_wrapping_is_not_given_another_objects_context(cloud: Any
     assert cloud.kms.calls["Encrypt"] == 0
     await cloud(able, "rewrap", "victim.yaml", "--to-key", symmetric)
     assert [item.algorithm for item in parsed("victim.yaml").data_keys[0].wrappings] == [Algorithm.KMS_SYMMETRIC]
+
+
+async def test_what_another_public_half_replaces_is_told(cloud: Any, public: str) -> None:
+    """Whoever replaces it reads what is sealed afterwards; fetching the same one again is no news."""
+    again = await cloud(cloud.can(*FETCH), "keys", "public", "--key", public, "-w", "app.pub.yaml")
+    assert "warning" not in again.stderr
+    version = yaml.safe_load(Path("app.pub.yaml").read_text())["keyVersionId"]
+    other = cloud.kms.create_key(spec="RSA_2048")
+    done = await cloud(cloud.can(*FETCH), "keys", "public", "--key", other, "-w", "app.pub.yaml")
+    assert f"warning: app.pub.yaml: replaced {public} version {version}: review the change" in done.stderr
+    Path("notes.txt").write_text("mine")
+    done = await cloud(cloud.can(*FETCH), "keys", "public", "--key", other, "-w", "notes.txt")
+    assert "warning: notes.txt: replaced a file that was no public half of a key: " in done.stderr

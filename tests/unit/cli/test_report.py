@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from kmseal.cli.report import Change, ObjectReport, Outcome, Report, Used
+from kmseal.cli.report import Change, ObjectReport, Outcome, Report
 from kmseal.errors import AccessDenied, KmsealError, Malformed, Misconfigured, Unavailable
+from kmseal.holdings import KeyUse
 
 
 def failed(*errors: KmsealError) -> ObjectReport:
@@ -29,7 +30,7 @@ def failed(*errors: KmsealError) -> ObjectReport:
 )
 def test_the_code_is_that_of_what_asks_most(errors: list[KmsealError], code: int) -> None:
     """Trying again is advised only where it is enough; what is stale matters only where nothing fails."""
-    changed = ObjectReport("b.yaml", "prod", "web", Outcome.CHANGED, (Change("x", None, Used("local:dev", "2")),))
+    changed = ObjectReport("b.yaml", "prod", "web", Outcome.CHANGED, (Change("x", None, KeyUse("local:dev", "2")),))
     report = Report(2, dry_run=True, objects=[*(failed(error) for error in errors), changed])
     assert report.exit_code() == code
     assert report.exit_code(check=True) == (code or 7)
@@ -39,15 +40,15 @@ def test_the_code_is_that_of_what_asks_most(errors: list[KmsealError], code: int
 @pytest.mark.parametrize(
     ("old", "new", "whole", "text"),
     [
-        (Used("local:a", "1"), Used("local:a", "2"), False, "local:a version 1 -> 2"),
-        (Used("local:a", "1"), Used("local:b", "2"), False, "local:a version 1 -> local:b version 2"),
-        (None, Used("local:b", "2"), False, "+ local:b version 2"),
-        (Used("local:a", "1"), None, False, "- local:a version 1"),
-        (None, Used("local:b"), True, "+ data key under local:b"),
-        (Used("local:a", "1"), None, True, "- data key under local:a version 1"),
+        (KeyUse("local:a", "1"), KeyUse("local:a", "2"), False, "local:a version 1 -> 2"),
+        (KeyUse("local:a", "1"), KeyUse("local:b", "2"), False, "local:a version 1 -> local:b version 2"),
+        (None, KeyUse("local:b", "2"), False, "+ local:b version 2"),
+        (KeyUse("local:a", "1"), None, False, "- local:a version 1"),
+        (None, KeyUse("local:b"), True, "+ data key under local:b"),
+        (KeyUse("local:a", "1"), None, True, "- data key under local:a version 1"),
     ],
 )
-def test_a_change_in_one_line(old: Used | None, new: Used | None, whole: bool, text: str) -> None:
+def test_a_change_in_one_line(old: KeyUse | None, new: KeyUse | None, whole: bool, text: str) -> None:
     """From what to what."""
     assert str(Change("x", old, new, whole=whole)) == text
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kmseal.cli.repository import find_files, name_of, parse_object, read_manifests
+from kmseal.cli.filetree import find_files
+from kmseal.cli.repository import name_of, parse_object, read_manifests
 from kmseal.errors import Malformed, WrongBinding
 
 CIRCLE = [f"a/b/circle/{name}" for name in ("a/one.yaml", "a/linked/e.yaml", "c[1].yaml")]
@@ -52,15 +53,15 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )  # fmt: skip
 def test_files_folders_and_globs_are_found(tree: Path, arguments: list[str], found: list[str]) -> None:
     """Each file once, in the order of the arguments; hidden folders and circles of links are passed over."""
-    assert [path for path in find_files(arguments) if path != "a/broken.yaml"] == found
+    assert [path for path in find_files(arguments).files if path != "a/broken.yaml"] == found
 
 
 def test_a_whole_tree_is_searched_once(tree: Path) -> None:
     """Through a circle of links back to its root as well."""
     names = ("a/one.yaml", "a/b/two.yml", "a/b/three.json", "c[1].yaml", "d/e.yaml")
-    assert "a/one.yaml" in find_files(["."])
+    assert "a/one.yaml" in find_files(["."]).files
     for start in (".", "a/b/circle", str(tree)):
-        assert sorted(map(os.path.realpath, find_files([start]))) == sorted(str(tree / name) for name in names)
+        assert sorted(map(os.path.realpath, find_files([start]).files)) == sorted(str(tree / name) for name in names)
 
 
 @pytest.mark.parametrize("argument", ["missing.yaml", "none/*.yaml", "-", "a/**/*.toml"])

@@ -292,6 +292,88 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(
 
 
 @pytest.mark.parametrize(
+    "bury",
+    [
+        lambda text: "extraObjects:\n-\n" + "".join(f"  {line}\n" for line in text.splitlines()),
+        lambda text: "kind: ConfigMap\ndata:\n  db: |\n" + "".join(f"    {line}\n" for line in text.splitlines()),
+        lambda text: json.dumps([{"op": "add", "value": yaml.safe_load(text)["spec"]["dataKeys"][0]["wrappings"][0]}]),
+    ],
+    ids=["values", "text", "patch"],
+)
+def test_wrappings_that_are_not_met_as_objects_are_told(run: Any, tree: Path, bury: Any) -> None:
+    """They are not brought up to date, and silence would say that they are; --exclude leaves them out."""
+    text = Path("apps/db/db.yaml").read_text().partition("---")[0]
+    Path("apps/values.yaml").write_text(bury(text))
+    done = run("rewrap", "--check", "apps", fails=3)
+    assert "error: apps/values.yaml: has wrappings outside of EncryptedSecrets" in done.stderr
+    assert run("rewrap", "--check", "apps", "--exclude", "values.yaml").stderr == "2 up to date (3 files)\n"
+
+
+def test_an_object_whose_kind_is_escaped_is_one(run: Any, tree: Path) -> None:
+    """JSON and YAML may write any character by its number."""
+    rotate(run)
+    text = Path("apps/web.json").read_text().replace("EncryptedSecret", "\\u0045ncryptedSecret")
+    Path("apps/web.json").write_text(text)
+    assert "apps/web.json: prod/web: local:dev version 1 -> 2" in run("rewrap", "apps").stderr
+
+
+def test_a_manifest_in_utf_16_is_not_passed_over(run: Any, tree: Path) -> None:
+    """kubectl reads it; here it is refused."""
+    Path("apps/web.json").write_bytes(Path("apps/web.json").read_text().encode("utf-16"))
+    assert "apps/web.json: is not UTF-8 text" in run("rewrap", "--check", "apps", fails=3).stderr
+
+
+@pytest.mark.parametrize("command", [("rewrap", "--check"), ("rotate", "--dry-run")])
+def test_what_is_excluded_is_left_alone(run: Any, tree: Path, command: tuple[str, ...]) -> None:
+    """One template of a chart does not keep a whole tree from being checked."""
+    Path("charts/templates").mkdir(parents=True)
+    Path("charts/templates/db.yaml").write_text("kind: EncryptedSecret\n{{ if }}\n")
+    assert "charts/templates/db.yaml: is not valid YAML" in run(*command, "apps", "charts", fails=3).stderr
+    assert run(*command, "apps", "charts", "--exclude", "templates").stderr.endswith("(3 files)\n")
+
+
+def test_a_pipe_is_not_waited_for(run: Any, tree: Path) -> None:
+    """Nobody may ever write into it."""
+    os.mkfifo("pipe.yaml")
+    assert "pipe.yaml: is not a regular file" in run("rewrap", "pipe.yaml", fails=3).stderr
+
+
+def test_a_large_file_without_an_object_is_none_of_our_business(run: Any, tree: Path) -> None:
+    """Data stand in repositories as well; one that has an object is refused."""
+    with Path("apps/data.json").open("wb") as file:
+        file.truncate(70_000_000)
+    assert run("rewrap", "--check", "apps").stderr == "2 up to date (4 files)\n"
+    with Path("apps/data.json").open("ab") as file:
+        file.write(b"kind: EncryptedSecret")
+    assert "apps/data.json: is larger than" in run("rewrap", "--check", "apps", fails=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--remove-key", "local:typo"), "--remove-key: no object that was read has a wrapping under local:typo"),
+        (
+            ("--from-key", "local:typo", "--to-key", "local:other"),
+            "--from-key: no object that was read has a wrapping under local:typo",
+        ),
+    ],
+)
+def test_a_key_that_no_object_has_is_told(run: Any, tree: Path, arguments: tuple[str, ...], line: str) -> None:
+    """It is a typing error, which would look like success."""
+    done = run("rewrap", "apps", *arguments)
+    assert f"warning: {line}\n" in done.stderr
+    assert "2 up to date" in done.stderr
+    assert "warning" not in run("rewrap", "apps", "--remove-key", "local:other").stderr
+
+
+def test_rotate_says_which_key_will_not_open_any_more(run: Any, tree: Path) -> None:
+    """As kmseal set does: a region that is lost is noticed when the other one is down."""
+    done = run("rotate", "--key", "local:dev", "apps")
+    assert 'warning: prod/db: what is encrypted anew will not open with "local:other", as it did\n' in done.stderr
+    assert done.stderr.count("warning: ") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
         (("rewrap", "missing"), 3, '"missing" means no file'),

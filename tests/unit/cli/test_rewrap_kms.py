@@ -137,6 +137,34 @@ async def test_set_with_a_region_down_names_the_key_and_writes_nothing(cloud: An
     assert Path("o0.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["set", "rotate"])
+async def test_a_key_that_is_shut_does_not_keep_anybody_from_sealing(cloud: Any, command: str) -> None:
+    """It is said how to go on without it; what is said works, and the wrapping can be added later."""
+    await seal(cloud, 1, cloud.far_key, cloud.key)
+    cloud.kms.disable(cloud.far_key)
+    writer = cloud.can("Decrypt", "GenerateDataKey", "Encrypt", "DescribeKey")
+    arguments = ("set", "o0.yaml", "value=new") if command == "set" else ("rotate", "o0.yaml")
+    done = await cloud(writer, *arguments, fails=4)
+    assert (
+        f"seal without it now, with --key {cloud.key}, and run kmseal rewrap --add-key {cloud.far_key}" in done.stderr
+    )
+    await cloud(writer, *arguments, "--key", cloud.key)
+    assert [key for key, _ in wrappings()] == [cloud.key]
+    cloud.kms.enable(cloud.far_key)
+    await cloud(writer, "rewrap", "--add-key", cloud.far_key, "o0.yaml")
+    assert {key for key, _ in wrappings()} == {cloud.key, cloud.far_key}
+
+
+async def test_an_alias_of_what_is_to_be_removed_is_not_added(cloud: Any) -> None:
+    """Only KMS knows that both are one."""
+    await seal(cloud, 1)
+    alias = f"{cloud.key.rpartition(':')[0]}:alias/app"
+    done = await cloud(
+        cloud.can("DescribeKey"), "rewrap", "--add-key", alias, "--remove-key", cloud.key, "o0.yaml", fails=3
+    )
+    assert f"--add-key: {alias} is {cloud.key}, which is to be removed" in done.stderr
+
+
 async def test_a_missing_right_names_the_key_and_the_right(cloud: Any) -> None:
     """For each object, because each may have another key."""
     await seal(cloud, 2)

@@ -69,6 +69,18 @@ def test_anchors_aliases_and_merges_mean_what_they_mean() -> None:
     }
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_aliases_of_aliases_are_bounded(merged: bool) -> None:
+    """A few lines could mean billions of nodes."""
+    lines = ["a0: &a0 {u: 1, v: 2}"]
+    for level in range(1, 30):
+        twice = f"*a{level - 1}, *a{level - 1}"
+        lines.append(f"a{level}: &a{level} " + (f"{{<<: [{twice}]}}" if merged else f"[{twice}]"))
+    with pytest.raises(Malformed, match="repeats too much by aliases"):
+        parse("\n".join(lines))
+    assert parse("\n".join(lines[:10]))
+
+
 def test_the_text_of_a_stream_is_the_text_of_its_documents() -> None:
     """Nothing between documents belongs to nobody."""
     text = "# head\na: 1\n---\n# two\nb: 2\n...\n# tail\n---\n--- # empty\n"

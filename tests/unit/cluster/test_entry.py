@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL, NOT_FOUND, UNKNOWN, Entry
+from kmseal.cluster.entry import NOT_FOUND, UNKNOWN, Entry
 from kmseal.cluster.holdings import KeyUse
 from kmseal.errors import KeyUnusable, Unavailable
 from kmseal.kms.provider import KeyDescription, KeyState
+from kmseal.kmskey import AUTOMATIC, AUTOMATIC_LABEL
 
 Json = dict[str, Any]
 A, B, C = (f"acs:kms:cn-hangzhou:1:key/{letter}" for letter in "abc")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmseal.cluster.entry import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.cluster.holdings import Held, KeyUse
 from kmseal.cluster.keys import Keys, Listeners, Mode, Unresolved
 from kmseal.cluster.names import Key
@@ -15,6 +14,7 @@ from kmseal.cluster.reasons import Reason, reason_of_opening
 from kmseal.envelope import DataKeyId, Place, Scope, encrypt_value
 from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Misconfigured, Unavailable
 from kmseal.kms.provider import KeyDescription, KeyState
+from kmseal.kmskey import AUTOMATIC, AUTOMATIC_LABEL
 from kmseal.manifest import Algorithm, DataKey, EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, digest

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmseal.cluster.templates import render
+from kmseal.cluster.templates import render, require_possible
 from kmseal.envelope import VALUES_BYTES_MAX
 from kmseal.errors import TemplateFailed
 from kmseal.redacted import Redacted
@@ -219,3 +219,13 @@ def test_nesting_is_bounded_before_anything_is_compiled(piece: str) -> None:
     assert rendered("x{{ values.empty" + piece * 20 + " }}") == b"x"
     with pytest.raises(TemplateFailed, match="nested more than"):
         rendered("x{{ values.empty" + piece * 40 + " }}")
+
+
+def test_a_template_that_no_values_could_render_is_known_without_any() -> None:
+    """What only some values make fail is left to rendering."""
+    require_possible({"a": "{{ values.missing | b64decode }}{% if values.x is defined %}y{% endif %}", "b": "plain"})
+    deep = "{% if values.a %}" * 500 + "{% endif %}" * 500
+    for template in ("{{ values.a", "{{ values.a | hash }}", "{{ cycler }}", "{{ values.a() }}", deep):
+        with pytest.raises(TemplateFailed) as caught:
+            require_possible({"good": "plain", "bad": template})
+        assert caught.value.field == "spec.target.data.bad"
