@@ -1,0 +1,70 @@
+"""What a pod lists, and what a grant leaves behind in its witness."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from kmseal.cluster.holdings import KeyUse
+from kmseal.errors import KeyUnusable
+from kmseal.kms.provider import Context, Unwrapped
+from kmseal.manifest import Wrapping
+from kmseal.redacted import Redacted
+from kmseal_webhook.grants import Witness, Witnessed, require_listed
+from kmseal_webhook.refusals import Reason, Refusal
+
+
+class Keyring:
+    """Opens, or refuses, as told."""
+
+    def __init__(self, outcome: Unwrapped | KeyUnusable) -> None:
+        self.outcome = outcome
+
+    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context, namespace: str) -> Unwrapped:
+        if isinstance(self.outcome, KeyUnusable):
+            raise self.outcome
+        return self.outcome
+
+
+def test_what_is_listed_comes_in_the_order_of_the_request() -> None:
+    """With the pod's templates."""
+    annotations = {"kmseal.dev/inject": "a, b, c", "kmseal.dev/template.c": "x", "kmseal.dev/file.c": "f"}
+    listed = require_listed(annotations, ["c", "a"])
+    assert [(secret.name, secret.template, secret.file) for secret in listed] == [("c", "x", "f"), ("a", None, "a")]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [
+        ({}, Reason.NOT_LISTED),
+        ({"kmseal.dev/injected": "0123456789abcdef"}, Reason.NOT_LISTED),
+        ({"kmseal.dev/path": "/run"}, Reason.NOT_LISTED),
+        ({"kmseal.dev/inject": "a"}, Reason.NOT_LISTED),
+        ({"kmseal.dev/inject": "a, db-x"}, Reason.NOT_LISTED),
+        ({"kmseal.dev/inject": ""}, Reason.INVALID),
+        ({"kmseal.dev/inject": "a, db", "kmseal.dev/unknown": "x"}, Reason.INVALID),
+    ],
+)
+def test_what_is_not_listed_is_refused(annotations: dict[str, str], reason: Reason) -> None:
+    """Every name must be there, as a whole."""
+    with pytest.raises(Refusal) as caught:
+        require_listed(annotations, ["a", "db"])
+    assert caught.value.reason is reason
+
+
+async def test_a_witness_sees_what_opened() -> None:
+    """Each version once, each request always."""
+    witness = Witness()
+    keyring = Witnessed(Keyring(Unwrapped(Redacted(b"k" * 32), "local:dev", "v1", "r1")), witness)
+    for _ in range(2):
+        await keyring.unwrap((), {}, "prod")
+    assert list(witness.keys) == [KeyUse("local:dev", "v1")]
+    assert witness.request_ids == ["r1", "r1"]
+
+
+async def test_a_witness_sees_what_was_refused() -> None:
+    """A request that KMS has refused is in its trail as well; one that was never sent has no id."""
+    witness = Witness()
+    for request_id in ("r1", ""):
+        with pytest.raises(KeyUnusable):
+            await Witnessed(Keyring(KeyUnusable("x", request_id=request_id)), witness).unwrap((), {}, "prod")
+    assert (witness.keys, witness.request_ids) == ({}, ["r1"])
