@@ -43,6 +43,9 @@ format: $(READY)  ## Format the code
 bench: $(READY)  ## Run the load programs (BENCH_ARGS are passed on)
 	$(BIN)/python bench/reconcile.py $(BENCH_ARGS)
 	$(BIN)/python bench/rotation.py
+	$(BIN)/python bench/admission.py
+	$(BIN)/python bench/grants.py
+	$(BIN)/python bench/agent.py
 
 lock: $(READY)  ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra operator --extra webhook --group dev --universal --python-version 3.11 \

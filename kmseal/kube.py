@@ -428,7 +428,7 @@ def _refusal(status: int, content: Json, headers: Mapping[str, str]) -> KmsealEr
         return AccessDenied(
             f"the API server forbids this on {details.get('kind') or 'this resource'}",
             reason="ApiForbidden",
-            remedy="check the operator's RBAC, and whether the namespace is being deleted or a quota is used up",
+            remedy="check the caller's RBAC, and whether the namespace is being deleted or a quota is used up",
         )
     if status == 404:
         return Conflict(

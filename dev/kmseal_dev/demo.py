@@ -2,9 +2,9 @@
 
 A developer, who may seal and not open, turns a .env file and a TLS pair into manifests, applies them, and changes one
 value; the operator makes the Secrets, heals one that is deleted, and refuses a copy in another namespace. The KMS key
-rotates: data keys are wrapped anew in the cluster, the files follow, and the old version is safe to disable. At last
-the kill switch takes the Secrets away and gives them back. Every command is shown as it is run. It is a test as well:
-what is not as expected ends it with exit code 1 and the ends of the logs.
+rotates: data keys are wrapped anew in the cluster, the files follow, and the old version is safe to disable. The kill
+switch takes the Secrets away and gives them back. At last a pod gets a secret that is in no Secret. Every command is
+shown as it is run. It is a test as well: what is not as expected ends it with exit code 1 and the ends of the logs.
 
 All values are made up, so they may be shown. It must leave nothing running, and no file, unless --keep is given.
 """
@@ -41,6 +41,44 @@ spec:
     names: [prod]
   pollInterval: 1s
 """
+API_KEY: Final = "made-up-Gl0ckenspiel"
+PODS: Final = """apiVersion: v1
+kind: ServiceAccount
+metadata: {name: shop, namespace: prod}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: payments, namespace: prod}
+rules:
+- apiGroups: [kmseal.dev]
+  resources: [encryptedsecrets]
+  resourceNames: [payments]
+  verbs: [decrypt]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: payments, namespace: prod}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: payments}
+subjects: [{kind: ServiceAccount, name: shop, namespace: prod}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shop, namespace: prod, annotations: {kmseal.dev/inject: payments}}
+spec:
+  serviceAccountName: shop
+  containers: [{name: app, image: "shop:1"}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: stranger, namespace: prod}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, namespace: prod, annotations: {kmseal.dev/inject: payments}}
+spec:
+  serviceAccountName: stranger
+  containers: [{name: app, image: "shop:1"}]
+"""
 SHOW_VALUES: Final = (
     "kubectl get secret app -n prod -o go-template="
     """'{{range $name, $value := .data}}{{$name}}={{$value | base64decode}}{{"\\n"}}{{end}}'"""
@@ -49,7 +87,7 @@ READY_MESSAGE: Final = """{.status.conditions[?(@.type=="Ready")].message}"""
 PRIMARY_VERSION: Final = """{.status.primaryVersion}{"\\n"}"""
 CHANGED: Final = {**VALUES, "DATABASE_PASSWORD": NEW_PASSWORD}
 # What must show up nowhere; the level is no secret, and a word that logs may hold.
-SECRETS: Final = (VALUES["DATABASE_URL"], VALUES["DATABASE_PASSWORD"], NEW_PASSWORD)
+SECRETS: Final = (VALUES["DATABASE_URL"], VALUES["DATABASE_PASSWORD"], NEW_PASSWORD, API_KEY)
 DATA_KEYS: Final = 3
 """Of both objects at the time of the rotation: the one that was changed has two."""
 # Ciphertext has long lines, and nobody reads it to the end.
@@ -102,6 +140,7 @@ class Demo:
         self._rotate()
         self._bring_git_up_to_date()
         self._use_the_kill_switch()
+        self._inject()
         self._look_back()
 
     def _install(self) -> None:
@@ -231,16 +270,46 @@ class Demo:
         self._wait_ready("site")
         self._expect(self._run(SHOW_VALUES) == _as_lines(CHANGED), "the Secret is back, with the same values")
 
+    def _inject(self) -> None:
+        self._headline(
+            "A pod gets a secret that is in no Secret: files in its memory, by a right of its ServiceAccount"
+        )
+        (self._playground.folder / "webhook").symlink_to(REPOSITORY / "webhook")
+        self._run("kubectl apply -f webhook/rbac.yaml")
+        self._playground.start_webhook()
+        print("  kmseal-webhook is ready.")
+        self._write("api-key", API_KEY)
+        self._run("kmseal create payments -n prod --delivery Inject --from-file api-key -w payments.yaml")
+        self._run("kubectl apply -f payments.yaml")
+        self._wait_ready("payments")
+        self._run("kubectl get encryptedsecret payments -n prod")
+        self._run("kubectl get secret payments -n prod", code=1)
+        self._write("pods.yaml", PODS)
+        self._run("cat pods.yaml && kubectl apply -f pods.yaml")
+        added = self._run("kubectl get pod shop -n prod -o jsonpath='{.spec.initContainers[*].name}{\"\\n\"}'")
+        self._expect(added.split() == ["kmseal-init"], "the webhook has added the agent")
+        print("  There is no kubelet here: the demo starts what it would start, with what it would mount.")
+        shop = self._playground.pod("prod", "shop")
+        done = shop.run_init()
+        self._expect(done.returncode == 0, "the agent of the pod shop got what its annotation lists")
+        self._expect(shop.read("app", "/run/secrets/kmseal/payments/api-key") == API_KEY, "the file is in place")
+        stranger = self._playground.pod("prod", "stranger").run_init()
+        self._expect(
+            stranger.returncode == 4, "the agent of the pod stranger, whose ServiceAccount has no right, did not"
+        )
+        self._run("grep kmseal_webhook.audit webhook.log | cut -c -180")
+
     def _look_back(self) -> None:
         self._headline("What KMS was asked, by whom")
         counts = Counter((call["identity"], call["action"], call["result"]) for call in self._playground.kms_calls())
         for (identity, action, result), count in sorted(counts.items()):
             print(f"  {count:3}  {identity:10} {action:16} {result}")
-        self._expect(counts["developer", "GenerateDataKey", "Success"] == 3, "one data key for each seal and change")
+        self._expect(counts["developer", "GenerateDataKey", "Success"] == 4, "one data key for each seal and change")
         self._expect(counts["developer", "Decrypt", "Success"] == 0, "the developer opened nothing")
         # One for each of the two new objects, two data keys each for the change and for the healing, and all three for
-        # the files that followed the rotation and for the key that came back.
-        self._expect(counts["operator", "Decrypt", "Success"] == 12, "one Decrypt for each data key of a change")
+        # the files that followed the rotation and for the key that came back; then the operator looked whether what is
+        # to be injected opens, and the webhook opened it for one pod.
+        self._expect(counts["operator", "Decrypt", "Success"] == 14, "one Decrypt for each data key of a change")
         texts = [*self._playground.logs().values(), self._playground.audit_file.read_text()]
         self._expect(not any(_found(SECRETS, text) for text in texts), "no value in any log")
 

@@ -1,4 +1,4 @@
-"""Everything that kmseal needs to run, on this machine: a control plane, a fake KMS and the operator.
+"""Everything that kmseal needs to run, on this machine: a control plane, a fake KMS, the operator and the webhook.
 
 ``demo`` uses it. The three are processes, as in real life: the operator reaches the API server with the rights of
 ``operator/rbac.yaml`` and nothing more, and KMS over TLS with an identity that may open; whoever types commands is a
@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 from kmseal_dev.binaries import Binaries
 from kmseal_dev.controlplane import ControlPlane
 from kmseal_dev.errors import ControlPlaneError
+from kmseal_dev.pods import PlayedPod
 from kmseal_dev.processes import Server, ServerGroup
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ PROGRAMS: Final = Path(sys.executable).parent
 START_SECONDS: Final = 60.0
 COMMAND_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
+WEBHOOK_USER: Final = "system:serviceaccount:kmseal-system:kmseal-webhook"
 OPERATOR_USER: Final = "system:serviceaccount:kmseal-system:kmseal-operator"
 
 
@@ -47,6 +49,8 @@ class Playground:
         self._group: ServerGroup | None = None
         self._servers: list[Server] = []
         self.environment: dict[str, str] = {}
+        self.broker = ""
+        """Where the webhook listens, once started."""
 
     def __enter__(self) -> Self:
         try:
@@ -91,6 +95,30 @@ class Playground:
         ]
         operator = self._start("operator", command, self._identity("operator"))
         self._wait_for(operator, lambda: _answers(f"http://127.0.0.1:{port}/readyz"))
+
+    def start_webhook(self) -> None:
+        """Starts it behind a Service that leads to this machine, and waits until the API server can call it."""
+        port, health = _free_port(), _free_port()
+        kubeconfig = self._cluster.kubeconfig_for(WEBHOOK_USER, ["system:serviceaccounts"])
+        command: list[str | Path] = [
+            PROGRAMS / "kmseal-webhook", "--kubeconfig", kubeconfig, "--listen", f"127.0.0.1:{port}",
+            "--health", f"127.0.0.1:{health}", "--agent-image", "kmseal-agent:demo",
+        ]  # fmt: skip
+        # To the API server a Service of this type is an address that it can go to without a proxy.
+        self._cluster.kubectl(
+            "create", "service", "externalname", "kmseal-webhook", "-n", "kmseal-system",
+            "--external-name", "localhost", f"--tcp={port}:{port}",
+        )  # fmt: skip
+        manifest = (REPOSITORY / "webhook" / "webhooks.yaml").read_text().replace("port: 443,", f"port: {port},")
+        (self.folder / "webhooks.yaml").write_text(manifest)
+        self._cluster.kubectl("apply", "-f", str(self.folder / "webhooks.yaml"))
+        webhook = self._start("webhook", command, self._identity("operator"))
+        self._wait_for(webhook, lambda: _answers(f"http://127.0.0.1:{health}/readyz"))
+        self.broker = f"127.0.0.1:{port}"
+
+    def pod(self, namespace: str, name: str) -> PlayedPod:
+        """A pod whose injected containers can be run."""
+        return PlayedPod(self._cluster.kubectl, namespace, name, folder=self.folder / "kubelet", broker=self.broker)
 
     def run(self, line: str) -> "subprocess.CompletedProcess[str]":
         """Runs a line of shell as the developer; standard output and error come together, in order."""

@@ -8,7 +8,14 @@ import click
 from kmseal.cli import files, tls
 from kmseal.cli.keyset import key_service, public_key_option, require_key_set
 from kmseal.cli.lazy import Command
-from kmseal.cli.options import Connection, connection_options, key_option, namespace_option, scope_option
+from kmseal.cli.options import (
+    Connection,
+    connection_options,
+    delivery_option,
+    key_option,
+    namespace_option,
+    scope_option,
+)
 from kmseal.cli.output import about, result
 from kmseal.cli.sealing import KeySet, require_sealable, seal_secret
 from kmseal.cli.secret import PlainSecret
@@ -16,6 +23,7 @@ from kmseal.cli.sources import Sources
 from kmseal.cli.yamltext import Form, render
 from kmseal.envelope import VALUES_BYTES_MAX, Place, Scope
 from kmseal.errors import Malformed
+from kmseal.manifest import Delivery
 from kmseal.target import DEFAULT_TYPE
 
 _EXAMPLES = """
@@ -62,6 +70,7 @@ kmseal create db -n prod --public-key app.pub.yaml --prompt password -w db.yaml
 @click.option("--tls-key", metavar="FILE", help="Its private key in PEM, as tls.key.")
 @click.option("--type", "secret_type", metavar="TYPE", help=f"Type of the Secret.  [default: {DEFAULT_TYPE}]")
 @scope_option
+@delivery_option
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A label of the Secret. Repeatable.")
 @click.option(
     "--annotation", "annotations", multiple=True, metavar="NAME=VALUE", help="An annotation of the Secret. Repeatable."
@@ -92,6 +101,7 @@ def command(
     tls_key: str | None,
     secret_type: str | None,
     scope: str,
+    delivery: str,
     labels: tuple[str, ...],
     annotations: tuple[str, ...],
     immutable: bool,
@@ -134,7 +144,7 @@ def command(
         immutable=immutable,
     )
     place = require_sealable(secret, Scope(scope))
-    manifest = asyncio.run(_seal(connection, chosen, secret, place))
+    manifest = asyncio.run(_seal(connection, chosen, secret, place, Delivery(delivery)))
     text = render(manifest, Form(form))
     if target == files.STANDARD:
         result(text)
@@ -143,9 +153,11 @@ def command(
             files.write(target, text.encode())
 
 
-async def _seal(connection: Connection, chosen: KeySet, secret: PlainSecret, place: Place) -> dict[str, Any]:
+async def _seal(
+    connection: Connection, chosen: KeySet, secret: PlainSecret, place: Place, delivery: Delivery
+) -> dict[str, Any]:
     async with key_service(connection, chosen) as service:
-        return await seal_secret(service, chosen, secret, place)
+        return await seal_secret(service, chosen, secret, place, delivery)
 
 
 def _tls_pair(certificate: str, key: str) -> dict[str, Any]:

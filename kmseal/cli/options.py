@@ -14,6 +14,7 @@ import click
 
 from kmseal.cli.lazy import verbose_option
 from kmseal.envelope import Scope
+from kmseal.manifest import Delivery
 
 if TYPE_CHECKING:
     from kmseal.kms.keyring import Keyring
@@ -84,6 +85,15 @@ key_option = click.option(
 
 
 namespace_option = click.option("-n", "--namespace", metavar="NAMESPACE", help="Namespace of the object.")
+
+delivery_option = click.option(
+    "--delivery",
+    type=click.Choice([delivery.value for delivery in Delivery], case_sensitive=False),
+    default=Delivery.SECRET.value,
+    show_default=True,
+    metavar="|".join(delivery.value for delivery in Delivery),
+    help="How the values reach their users: as a native Secret, or in annotated pods only.",
+)
 
 scope_option = click.option(
     "--scope",

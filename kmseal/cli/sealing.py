@@ -34,6 +34,7 @@ from kmseal.manifest import (
     VALUES_MAX,
     WRAPPINGS_MAX,
     DataKey,
+    Delivery,
     EncryptedSecret,
     Wrapping,
 )
@@ -219,7 +220,9 @@ async def seal(
     return Sealed(sealed, lines)
 
 
-async def seal_secret(service: KeyService | None, chosen: KeySet, secret: PlainSecret, place: Place) -> dict[str, Any]:
+async def seal_secret(
+    service: KeyService | None, chosen: KeySet, secret: PlainSecret, place: Place, delivery: Delivery = Delivery.SECRET
+) -> dict[str, Any]:
     """The EncryptedSecret manifest of a Secret that ``require_sealable`` accepted for ``place``."""
     sealed = await seal(service, chosen, place, secret.values)
     spec: dict[str, Any] = {
@@ -229,6 +232,8 @@ async def seal_secret(service: KeyService | None, chosen: KeySet, secret: PlainS
     }
     if target := secret.target():
         spec["target"] = target
+    if delivery is not Delivery.SECRET:
+        spec["delivery"] = delivery.value
     manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,

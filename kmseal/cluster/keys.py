@@ -64,10 +64,8 @@ class Listeners:
 class Keys:
     """All KMSKeys."""
 
-    def __init__(self, mode: Mode, listeners: Listeners, *, polls: bool = True) -> None:
-        """:param polls: whether this process asks KMS for states itself; else those of the statuses count"""
+    def __init__(self, mode: Mode, listeners: Listeners) -> None:
         self.mode = mode
-        self._polls = polls
         self._listeners = listeners
         self._entries: dict[str, Entry] = {}
         self._by_key: dict[str, list[Entry]] = {}
@@ -85,7 +83,7 @@ class Keys:
         if before and before.uid == entry.uid:
             if entry.version <= before.version:
                 return
-            if self._polls and before.key.key_id == entry.key.key_id:
+            if before.key.key_id == entry.key.key_id:
                 entry.carry_over(before)
         if entry.invalid:
             _log.warning("a KMSKey cannot be read: %s", entry.invalid, extra={"object": name})

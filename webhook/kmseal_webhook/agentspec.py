@@ -23,6 +23,8 @@ MEMORY_LIMIT: Final = "32Mi"
 _ROOT: Final = "/kmseal"
 _ACCESS: Final = "/var/run/kmseal"
 _CA_VARIABLE: Final = "KMSEAL_CA"
+_GUARANTEED_LIMITS: Final = {"cpu": "200m", "memory": "64Mi"}
+"""For pods of the quality of service Guaranteed, which demands limits of both: where the settings have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class AgentSettings:
     ca: str | None
     server_version: tuple[int, int]
     requests: Mapping[str, str] = field(default_factory=lambda: {"cpu": "10m", "memory": "24Mi"})
-    limits: Mapping[str, str] = field(default_factory=lambda: {"cpu": "200m", "memory": "64Mi"})
+    limits: Mapping[str, str] = field(default_factory=lambda: {"memory": "64Mi"})
     deadline_seconds: int = 120
 
 
@@ -105,8 +107,10 @@ def _resources(pod: Json, settings: AgentSettings) -> Json:
     """None of its own where the pod has a budget; requests like the limits where less would cost the pod Guaranteed."""
     if pod["spec"].get("resources"):
         return {}
-    requests = settings.limits if is_guaranteed(pod) else settings.requests
-    return {"resources": {"requests": dict(requests), "limits": dict(settings.limits)}}
+    if is_guaranteed(pod):
+        both = {**_GUARANTEED_LIMITS, **settings.limits}
+        return {"resources": {"requests": both, "limits": dict(both)}}
+    return {"resources": {"requests": dict(settings.requests), "limits": dict(settings.limits)}}
 
 
 def _config(injection: Injection, permissions: Permissions, settings: AgentSettings) -> Json:

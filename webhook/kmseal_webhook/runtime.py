@@ -165,7 +165,7 @@ class Webhook:
         trial = Trial(keyring, clock=time.monotonic, on_unwrap=observe) if self._settings.dry_run_unwrap else None
         broker = Broker(
             kube, keyring, self._settings.limits, audit=Audit(sys.stdout, now=_now), clock=time.monotonic,
-            observe=self.metrics.granted,
+            observe=self.metrics.granted, on_unwrap=observe,
         )  # fmt: skip
         reviewers = {
             "mutate": Mutation(kube, lambda: self._agent_settings(certificates)).review,

@@ -56,8 +56,10 @@ class WebhookSettings:
     agent_requests: str = "cpu=10m,memory=24Mi"
     """What the injected containers request, as ``resource=quantity``, separated by commas."""
 
-    agent_limits: str = "cpu=200m,memory=64Mi"
-    """What they may use. Values of a pod's secrets are held in memory while they are written: at most 16 MiB."""
+    agent_limits: str = "memory=64Mi"
+    """What they may use. Values of a pod's secrets are held in memory while they are written: at most 16 MiB. No limit
+    on the processor: the agent needs it for a tenth of a second, for which the pod waits, and a limit of 200m would
+    make half a second of that."""
 
     keys: str = "open"
     """Which keys may open objects, as for the operator: ``open``, ``registered`` or ``off``. Both must say the same."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
+from ruamel.yaml import YAML
 
 from kmseal.envelope import Place, Scope, encode_base64, encrypt_value, new_data_key_id
 from kmseal.kube import KubeClient
@@ -29,13 +30,14 @@ from kmseal_dev.certificates import Authority, KeyPair
 from kmseal_dev.controlplane import ControlPlane
 from kmseal_webhook.admission import AdmissionRequest, Answer, Reviewer, make_handler
 from kmseal_webhook.agentspec import AgentSettings
-from kmseal_webhook.annotations import INJECT, PREFIX
+from kmseal_webhook.annotations import INJECTED, PREFIX
 from kmseal_webhook.mutation import Mutation
 from kmseal_webhook.podspec import INIT, REFRESH, SECRETS_VOLUME, TOKEN_VOLUME, volume_of
 
 Json = dict[str, Any]
 T = TypeVar("T")
 DEADLINE = 30.0
+WEBHOOKS = Path(__file__).parents[3] / "webhook" / "webhooks.yaml"
 SETTINGS = AgentSettings(
     image="registry.example/kmseal-agent:1",
     broker="https://kmseal-webhook.kmseal-system.svc:443",
@@ -234,9 +236,11 @@ def cluster(control_plane: ControlPlane, crds: None, tmp_path_factory: pytest.Te
         reviewers: dict[str, Reviewer] = {"mutate": cluster.review, "sidecar": add_sidecar}
         folder = tmp_path_factory.mktemp("serving")
         port = stack.enter_context(serving(loop, reviewers, authority.serving("127.0.0.1"), folder))
-        opted_in = {"name": "opted-in", "expression": f"'{INJECT}' in object.metadata.?annotations.orValue({{}})"}
+        # The very conditions that are shipped.
+        (shipped,) = next(YAML(typ="safe").load_all(WEBHOOKS.read_text()))["webhooks"]
+        conditions = shipped["matchConditions"]
         hooks = [
-            webhook("inject", name, f"https://127.0.0.1:{port}/mutate", authority.certificate, conditions=[opted_in]),
+            webhook("inject", name, f"https://127.0.0.1:{port}/mutate", authority.certificate, conditions=conditions),
             webhook("sidecar", name, f"https://127.0.0.1:{port}/sidecar", authority.certificate, conditions=[]),
         ]
         path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -421,7 +425,13 @@ def test_another_webhook_s_additions_are_completed(cluster: Cluster) -> None:
 def test_a_pod_that_is_not_annotated_is_not_seen(cluster: Cluster) -> None:
     """The API server does not call us for it, so that it never waits for us."""
     before = cluster.reviewed
-    assert "kmseal" not in json.dumps(cluster.admitted(pod())["spec"])
+    plain = pod()
+    del plain["metadata"]["annotations"]
+    # Our own mark, which asks for nothing; what only looks like ours; and so much that looking itself costs the most.
+    foreign = {f"{index:x}": "" for index in range(50_000)}
+    for annotations in ({INJECTED: "0" * 16}, {"kmseal.dev.example.com/inject": "db"}, {}, foreign):
+        cluster.admitted(pod({}, {"annotations": annotations}))
+    assert "kmseal" not in json.dumps(cluster.admitted(plain)["spec"])
     assert cluster.reviewed == before
     cluster.admitted(pod(inject="db"))
     assert cluster.reviewed == before + 1
@@ -435,6 +445,8 @@ def test_a_pod_that_is_not_annotated_is_not_seen(cluster: Cluster) -> None:
             '[kmseal.dev/path]: "relative" is not an absolute path; write it as /run',
         ),
         ({"inject": "db", "pth": "/x"}, "[kmseal.dev/pth]: is not an annotation that kmseal knows"),
+        ({"injcet": "db"}, 'or correct its name; did you mean "inject"?'),
+        ({"as": "env"}, "[kmseal.dev/as]: has no effect without kmseal.dev/inject"),
         ({"inject": "none", "as": "env"}, "there is no EncryptedSecret none in the namespace"),
         ({"inject": "odd", "as": "env"}, 'value "1st" of the EncryptedSecret odd cannot be an environment variable'),
         ({"inject": "db", "names__db": "passwort=P"}, 'the EncryptedSecret db has no value "passwort"'),

@@ -192,3 +192,10 @@ def test_a_failure_leaves_an_existing_file_as_it_was(run: Any) -> None:
     run(*BASE, "--from-literal", "a=b", "--key", "local:missing", "-w", "db.yaml", fails=4)
     assert Path("db.yaml").read_text() == "old"
     assert [path.name for path in Path().iterdir()] == ["db.yaml"]
+
+
+def test_delivery_is_written_where_it_is_not_the_usual_one(run: Any) -> None:
+    """Inject makes no Secret in the cluster: pods that are annotated get the values."""
+    for delivery, written in (("Secret", None), ("inject", "Inject")):
+        done = run(*BASE, "--from-file", "a=-", "--delivery", delivery, stdin="x")
+        assert yaml.safe_load(done.stdout)["spec"].get("delivery") == written

@@ -215,7 +215,7 @@ def test_only_chosen_containers_get_anything() -> None:
 @pytest.mark.parametrize(
     ("spec", "resources"),
     [
-        ({}, {"requests": {"cpu": "10m", "memory": "24Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}),
+        ({}, {"requests": {"cpu": "10m", "memory": "24Mi"}, "limits": {"memory": "64Mi"}}),
         (
             {"containers": [container(resources={"limits": {"cpu": "1", "memory": "1Gi"}})]},
             {"requests": {"cpu": "200m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
