@@ -22,6 +22,7 @@ from typing import Final
 from kmseal_dev.binaries import find_binaries
 from kmseal_dev.certificates import Authority
 from kmseal_dev.errors import ControlPlaneError
+from kmseal_dev.kubelet import StartError
 from kmseal_dev.playground import REPOSITORY, Playground
 
 KEY: Final = "acs:kms:cn-hangzhou:1000000000000001:alias/app"
@@ -289,14 +290,14 @@ class Demo:
         added = self._run("kubectl get pod shop -n prod -o jsonpath='{.spec.initContainers[*].name}{\"\\n\"}'")
         self._expect(added.split() == ["kmseal-init"], "the webhook has added the agent")
         print("  There is no kubelet here: the demo starts what it would start, with what it would mount.")
-        shop = self._playground.pod("prod", "shop")
-        done = shop.run_init()
-        self._expect(done.returncode == 0, "the agent of the pod shop got what its annotation lists")
-        self._expect(shop.read("app", "/run/secrets/kmseal/payments/api-key") == API_KEY, "the file is in place")
-        stranger = self._playground.pod("prod", "stranger").run_init()
-        self._expect(
-            stranger.returncode == 4, "the agent of the pod stranger, whose ServiceAccount has no right, did not"
-        )
+        found = self._playground.look_into_pod("prod", "shop", "app", "/run/secrets/kmseal/payments")
+        self._expect(found == {"api-key": API_KEY.encode()}, "the pod shop finds the file, in memory of its own")
+        try:
+            self._playground.look_into_pod("prod", "stranger", "app", "/run/secrets/kmseal/payments")
+        except StartError as error:
+            self._expect(error.code == 4, "the pod stranger, whose ServiceAccount has no right, does not start")
+        else:
+            raise Unexpected("the pod stranger has started")
         self._run("grep kmseal_webhook.audit webhook.log | cut -c -180")
 
     def _look_back(self) -> None:

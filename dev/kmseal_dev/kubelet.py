@@ -138,10 +138,15 @@ class RunningPod:
         return self.folder / name
 
     def restart(self, name: str) -> "Container":
-        """A container starts again: it sees the volumes and variables as they are now."""
+        """A container starts again: it sees the volumes and variables as they are now.
+
+        Raises StartError where it cannot.
+        """
         container = next(item for item in self.pod["spec"]["containers"] if item["name"] == name)
-        self.containers.pop(name).close()
-        return self._show(container)
+        before = self.containers[name]
+        after = self._show(container)
+        before.close()
+        return after
 
     # -- programs
 

@@ -7,6 +7,7 @@ developer, whose identity may seal and nothing else. Commands run in a shell, in
 It must end only what it started, and must never put a secret on a command line.
 """
 
+import asyncio
 import json
 import os
 import shlex
@@ -26,7 +27,7 @@ from typing import Any, Final, Self
 from kmseal_dev.binaries import Binaries
 from kmseal_dev.controlplane import ControlPlane
 from kmseal_dev.errors import ControlPlaneError
-from kmseal_dev.pods import PlayedPod
+from kmseal_dev.kubelet import Kubelet
 from kmseal_dev.processes import Server, ServerGroup
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -35,6 +36,7 @@ PROGRAMS: Final = Path(sys.executable).parent
 START_SECONDS: Final = 60.0
 COMMAND_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
+AGENT_IMAGE: Final = "kmseal-agent:demo"
 WEBHOOK_USER: Final = "system:serviceaccount:kmseal-system:kmseal-webhook"
 OPERATOR_USER: Final = "system:serviceaccount:kmseal-system:kmseal-operator"
 
@@ -49,8 +51,7 @@ class Playground:
         self._group: ServerGroup | None = None
         self._servers: list[Server] = []
         self.environment: dict[str, str] = {}
-        self.broker = ""
-        """Where the webhook listens, once started."""
+        self._broker = ""
 
     def __enter__(self) -> Self:
         try:
@@ -102,7 +103,7 @@ class Playground:
         kubeconfig = self._cluster.kubeconfig_for(WEBHOOK_USER, ["system:serviceaccounts"])
         command: list[str | Path] = [
             PROGRAMS / "kmseal-webhook", "--kubeconfig", kubeconfig, "--listen", f"127.0.0.1:{port}",
-            "--health", f"127.0.0.1:{health}", "--agent-image", "kmseal-agent:demo",
+            "--health", f"127.0.0.1:{health}", "--agent-image", AGENT_IMAGE,
         ]  # fmt: skip
         # To the API server a Service of this type is an address that it can go to without a proxy.
         self._cluster.kubectl(
@@ -114,11 +115,24 @@ class Playground:
         self._cluster.kubectl("apply", "-f", str(self.folder / "webhooks.yaml"))
         webhook = self._start("webhook", command, self._identity("operator"))
         self._wait_for(webhook, lambda: _answers(f"http://127.0.0.1:{health}/readyz"))
-        self.broker = f"127.0.0.1:{port}"
+        self._broker = f"127.0.0.1:{port}"
 
-    def pod(self, namespace: str, name: str) -> PlayedPod:
-        """A pod whose injected containers can be run."""
-        return PlayedPod(self._cluster.kubectl, namespace, name, folder=self.folder / "kubelet", broker=self.broker)
+    def look_into_pod(self, namespace: str, name: str, container: str, path: str) -> dict[str, bytes]:
+        """Starts a stored pod as a kubelet would; answers with what a container finds in a folder. Raises StartError."""
+        kubelet = Kubelet(
+            self._cluster, self.folder / "kubelet", {AGENT_IMAGE: [sys.executable, "-m", "kmseal_agent"]},
+            broker=f"https://{self._broker}",
+        )  # fmt: skip
+
+        async def look() -> dict[str, bytes]:
+            answer = await kubelet.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+            pod = await kubelet.start(answer.body)
+            try:
+                return pod.containers[container].files(path)
+            finally:
+                await pod.stop()
+
+        return asyncio.run(look())
 
     def run(self, line: str) -> "subprocess.CompletedProcess[str]":
         """Runs a line of shell as the developer; standard output and error come together, in order."""
