@@ -1,6 +1,6 @@
 """The program ``kmseal-operator``: reads flags, sets up logs, and runs the operator inside a kopf process.
 
-kopf owns the process: signals, start and stop. What the operator watches has feeds of its own (see ``docs/decisions/``).
+kopf owns the process: signals, start and stop. What the operator watches has feeds of its own: see docs/decisions.
 """
 
 import asyncio
