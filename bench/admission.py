@@ -44,7 +44,7 @@ NAMESPACE = "admission"
 NAME = "kmseal-webhook"
 CLIENTS = 16
 PORTS = {"empty": 18443, "kmseal": 18444}
-HEALTH = 18445
+HEALTH, BROKER = 18445, 18446
 TURNS = 5
 
 
@@ -114,6 +114,7 @@ def webhooks(control_plane: ControlPlane, tls: Tls) -> Iterator[dict[str, int]]:
     ours: list[str | Path] = [
         BIN / "kmseal-webhook", "--kubeconfig", control_plane.kubeconfig, "--certificates", "files", *files,
         "--listen", f"127.0.0.1:{PORTS['kmseal']}", "--health", f"127.0.0.1:{HEALTH}",
+        "--broker-listen", f"127.0.0.1:{BROKER}",
         "--agent-image", "registry.example/kmseal-agent:1", "--missed", "off", "--drain-seconds", "0",
     ]  # fmt: skip
     empty: list[str | Path] = [sys.executable, __file__, "--serve-empty", str(tls.folder)]

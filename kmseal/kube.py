@@ -65,6 +65,8 @@ class Resource:
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
 PODS: Final = Resource("", "v1", "pods", "Pod")
+UNFINISHED_PODS: Final = "status.phase!=Succeeded,status.phase!=Failed"
+"""Fields that select pods. Metadata does not have the phase, but the server selects by it, in a watch too."""
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 ENCRYPTED_SECRETS: Final = Resource("kmseal.dev", "v1alpha1", "encryptedsecrets", "EncryptedSecret")
 KMS_KEYS: Final = Resource("kmseal.dev", "v1alpha1", "kmskeys", "KMSKey")

@@ -284,8 +284,13 @@ class Container:
         return set(self._mounts)
 
     def files(self, path: str) -> dict[str, bytes]:
-        """The files that a program sees in a mounted folder, by name."""
-        return {name: self._read(path, name) for name in os.listdir(self._mounts[path]) if not name.startswith("..")}
+        """The files that a program sees in a mounted folder, by name; without what is gone when it reads it."""
+        found = {}
+        for name in os.listdir(self._mounts[path]):
+            if not name.startswith(".."):
+                with suppress(FileNotFoundError):
+                    found[name] = self._read(path, name)
+        return found
 
     def snapshot(self, path: str) -> dict[str, bytes]:
         """The files of one moment, by the link that all of them lead through."""

@@ -99,11 +99,11 @@ class Playground:
 
     def start_webhook(self) -> None:
         """Starts it behind a Service that leads to this machine, and waits until the API server can call it."""
-        port, health = _free_port(), _free_port()
+        port, broker, health = _free_port(), _free_port(), _free_port()
         kubeconfig = self._cluster.kubeconfig_for(WEBHOOK_USER, ["system:serviceaccounts"])
         command: list[str | Path] = [
             PROGRAMS / "kmseal-webhook", "--kubeconfig", kubeconfig, "--listen", f"127.0.0.1:{port}",
-            "--health", f"127.0.0.1:{health}", "--agent-image", AGENT_IMAGE,
+            "--broker-listen", f"127.0.0.1:{broker}", "--health", f"127.0.0.1:{health}", "--agent-image", AGENT_IMAGE,
         ]  # fmt: skip
         # To the API server a Service of this type is an address that it can go to without a proxy.
         self._cluster.kubectl(
@@ -115,10 +115,10 @@ class Playground:
         self._cluster.kubectl("apply", "-f", str(self.folder / "webhooks.yaml"))
         webhook = self._start("webhook", command, self._identity("operator"))
         self._wait_for(webhook, lambda: _answers(f"http://127.0.0.1:{health}/readyz"))
-        self._broker = f"127.0.0.1:{port}"
+        self._broker = f"127.0.0.1:{broker}"
 
     def look_into_pod(self, namespace: str, name: str, container: str, path: str) -> dict[str, bytes]:
-        """Starts a stored pod as a kubelet would; answers with what a container finds in a folder. Raises StartError."""
+        """Starts a stored pod as a kubelet would; answers with what a container finds there. Raises StartError."""
         kubelet = Kubelet(
             self._cluster, self.folder / "kubelet", {AGENT_IMAGE: [sys.executable, "-m", "kmseal_agent"]},
             broker=f"https://{self._broker}",

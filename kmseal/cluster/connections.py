@@ -1,7 +1,8 @@
 """How each key is reached: turns what KMSKeys say into connections of the keyring.
 
-Called by the keeper before each poll. A Secret with an access key is read anew each time, so that a renewed one is
-taken up without a restart. Nothing of a credential is kept here.
+Called before a key is used: by the operator at each poll, by the webhook when a KMSKey changes and now and then. A
+Secret with an access key is read anew each time, so that a renewed one is taken up without a restart. Nothing of a
+credential is kept here.
 """
 
 import base64
@@ -92,5 +93,5 @@ def _unreadable(message: str) -> Misconfigured:
     return Misconfigured(
         message,
         field="spec.credentials.secretName",
-        remedy="create it in the operator's namespace, with accessKeyId and accessKeySecret",
+        remedy="create it in the namespace of kmseal-operator and kmseal-webhook, with accessKeyId and accessKeySecret",
     )

@@ -1,6 +1,6 @@
-"""One KMSKey in the operator's memory: what its spec says, and what is known of the key it names.
+"""One KMSKey in a server's memory: what its spec says, and what is known of the key it names.
 
-Made by ``keys`` from what the feed shows, and kept up by the keeper's polls. What an earlier process wrote into the
+Made by ``keys`` from what the feed shows, and kept up by the operator's polls. What an earlier process wrote into the
 status is believed until the first poll, so that a restart knows at once which keys were shut. It asks nobody.
 """
 
@@ -36,7 +36,7 @@ class Entry:
     version: int
     automatic: bool
     invalid: KmsealError | None = None
-    """Why the spec cannot be read, as when a newer CRD knows more than this operator: then nobody may use the key."""
+    """Why the spec cannot be read, as when a newer CRD knows more than this process: then nobody may use the key."""
     key_id: str = ""
     """The key that ``spec.keyId`` names now; empty for an alias that was never resolved."""
     state: str = UNKNOWN
@@ -60,7 +60,7 @@ class Entry:
     unheard: set[KeyUse] = field(default_factory=set)
     """Versions of the present key that objects named for the first time after the last poll."""
     connected: bool = True
-    """Whether the key is reached as the spec says now; False until the keeper has seen to it."""
+    """Whether the key is reached as the spec says now; False until the process has seen to it."""
 
     @classmethod
     def read(cls, raw: Json) -> "Entry | None":

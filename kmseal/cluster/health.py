@@ -21,27 +21,31 @@ class Health:
 
     :param scrape: gives the exposition text of the metrics; is told whether the process is ready
     :param silence: seconds without a word on a connected feed after which the process counts as dead
+    :param reporting: more feeds, which only reports need: the process is ready without them
     :param is_serving: what besides filled caches makes the process ready
     """
 
     def __init__(
         self, feeds: Sequence[Feed], scrape: Callable[[bool], bytes], *, clock: Callable[[], float], silence: float,
-        is_serving: Callable[[], bool] = lambda: True,
+        is_serving: Callable[[], bool] = lambda: True, reporting: Sequence[Feed] = (),
     ) -> None:  # fmt: skip
         self._feeds = feeds
+        self._reporting = reporting
         self._render = scrape
         self._clock = clock
         self._silence = silence
         self._is_serving = is_serving
 
     def is_ready(self) -> bool:
-        """Whether all caches are filled, and requests welcome."""
+        """Whether all caches that are needed are filled, and requests welcome."""
         return all(feed.synced.is_set() for feed in self._feeds) and self._is_serving()
 
     def is_alive(self) -> bool:
         """Whether every connected feed has been heard of lately."""
         now = self._clock()
-        return all(not feed.connected or now - feed.heard_at < self._silence for feed in self._feeds)
+        return all(
+            not feed.connected or now - feed.heard_at < self._silence for feed in (*self._feeds, *self._reporting)
+        )
 
     async def start(self, listen: str, flag: str = "--listen") -> web.AppRunner:
         """Binds the address ``host:port`` and serves; the caller cleans the runner up. Raises Misconfigured."""

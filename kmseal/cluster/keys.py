@@ -1,6 +1,6 @@
-"""What the operator knows of keys, and the rules about who may use them.
+"""What a server knows of keys, and the rules about who may use them.
 
-Filled by the feeds of KMSKeys and namespaces, and by the keeper, who polls. Asked by the workers before every unwrap,
+Filled by the feeds of KMSKeys and namespaces, and by the operator's keeper, who polls. Asked before every unwrap,
 and by ``moves``, which knows where wrappings should go. It asks nobody and writes nothing. Where several KMSKeys speak
 of one key, each of them must allow.
 """

@@ -1,12 +1,16 @@
 """From an EncryptedSecret to the data of its target: unwrap, open, render. It reads; it writes nothing.
 
 Called by the operator when ``decide`` asks for it, and by the broker for each grant. One KMS call for each data key
-that a value names; the data keys and values live only as long as the caller holds the result.
+that a value names; the data keys and values live only as long as the caller holds the result. Templates are anybody's
+who may write objects or pods, so that they are rendered beside the event loop, one object at a time: whatever is in
+them, others are answered meanwhile.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kmseal.cluster.holdings import KeyUse
 from kmseal.cluster.keys import Keys
@@ -17,6 +21,10 @@ from kmseal.kms.provider import Context, Unwrapped
 from kmseal.manifest import EncryptedSecret, Wrapping
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, openers
+
+_RENDERING: Final = ThreadPoolExecutor(1, thread_name_prefix="templates")
+"""One thread for the process: more would not be faster, since they would share the interpreter. Whoever gives up waits
+no longer and leaves the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,10 @@ async def open_object(
             # not be the right to shut an object: what Git says is tried by itself (docs/format.md, R5).
             values, uses = await _open_values(object_, (), keyring, clock, on_unwrap)
         templates = object_.target.data
-        return Opened(render(templates, values) if templates else values, uses)
+        if not templates:
+            return Opened(values, uses)
+        loop = asyncio.get_running_loop()
+        return Opened(await loop.run_in_executor(_RENDERING, render, templates, values), uses)
     except KmsealError as error:
         return error
 

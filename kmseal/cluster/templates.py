@@ -41,12 +41,15 @@ _ALLOWED: Final = (
     nodes.Or,
     nodes.Not,
 )
+TEMPLATES_CHARACTERS_MAX: Final = 65_536
+"""Of all templates of an object together: parsing takes time before anything else can be bounded."""
 _BUDGET: Final = 4 * VALUES_BYTES_MAX
+_PART: Final = 1024  # What compiling a part of a template costs, in bytes: some 0.1 ms.
 _STEP: Final = 64  # What a filter or piece costs even if it is empty, in bytes.
 _SPENT: ContextVar[list[int]] = ContextVar("spent")
 # Others calculate: `divisibleby` formats a text, to any width.
 _TESTS: Final = frozenset({"defined", "undefined"})
-_NODES_MAX: Final = 1000  # Rendering happens in the event loop: its time is bounded by parts times values.
+_NODES_MAX: Final = 1000  # Nothing can interrupt a rendering: its time is bounded by parts times values.
 _DEPTH_MAX: Final = 32  # Compiling takes seconds for what is nested by the hundred.
 _FOREIGN: Final = (
     TemplateError,
@@ -67,6 +70,7 @@ _REMEDY: Final = (
 
 def render(templates: Mapping[str, str], values: Mapping[str, Redacted]) -> dict[str, Redacted]:
     """Renders every template, or raises TemplateFailed for the first that cannot be; never hands out a part."""
+    _require_length(templates)
     token = _SPENT.set([0])
     try:
         rendered = {name: Redacted(_render(name, text, values)) for name, text in templates.items()}
@@ -79,6 +83,7 @@ def render(templates: Mapping[str, str], values: Mapping[str, Redacted]) -> dict
 
 def require_possible(templates: Mapping[str, str]) -> None:
     """Refuses templates that no values could make render; to be known before there are any. Raises TemplateFailed."""
+    _require_length(templates)
     for name, text in templates.items():
         field = member_path("spec.target.data", name)
         try:
@@ -91,10 +96,11 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
     field = member_path("spec.target.data", name)
     try:
         tree = _ENVIRONMENT.parse(text)
-        _require_allowed(tree, field)
+        parts = _require_allowed(tree, field)
         only = _only_value(tree)
         if only is not None and only in values:
             return values[only].reveal()
+        _spend(_PART * parts)
         result, size = [], 0
         for piece in _ENVIRONMENT.from_string(tree).generate(
             {ROOT: {key: _text(value) for key, value in values.items()}}
@@ -112,7 +118,18 @@ def _render(name: str, text: str, values: Mapping[str, Redacted]) -> bytes:
         raise _failure(field, error) from None
 
 
-def _require_allowed(tree: nodes.Template, field: str) -> None:
+def _require_length(templates: Mapping[str, str]) -> None:
+    total = sum(map(len, templates.values()))
+    if total > TEMPLATES_CHARACTERS_MAX:
+        raise TemplateFailed(
+            f"all templates together have {total} characters, and may have {TEMPLATES_CHARACTERS_MAX}",
+            field="spec.target.data",
+            remedy="shorten them, or split the object into several",
+        )
+
+
+def _require_allowed(tree: nodes.Template, field: str) -> int:
+    """Returns the number of the tree's parts."""
     all_nodes, level = [], [cast(nodes.Node, tree)]
     for _ in range(_DEPTH_MAX):
         all_nodes += level
@@ -130,6 +147,7 @@ def _require_allowed(tree: nodes.Template, field: str) -> None:
             raise TemplateFailed(f"there is no filter {shorten(node.name)}", field=field, remedy=_REMEDY)
         if isinstance(node, nodes.Test) and node.name not in _TESTS:
             raise TemplateFailed(f"there is no test {shorten(node.name)}", field=field, remedy=_REMEDY)
+    return len(all_nodes)
 
 
 def _failure(field: str, error: Exception) -> TemplateFailed:
@@ -151,11 +169,15 @@ def _only_value(tree: nodes.Template) -> str | None:
 
 
 def _spend(size: int) -> None:
-    """Charges the one budget of all templates of an object, so that many small ones cannot stall the event loop."""
+    """Charges the one budget of all templates of an object, so that many small ones cannot hold up all others."""
     spent = _SPENT.get()
     spent[0] += size + _STEP
     if spent[0] > _BUDGET:
-        raise ValueError("too much work")
+        raise TemplateFailed(
+            "the templates are too much work together",
+            field="spec.target.data",
+            remedy="shorten them, or split the object into several",
+        )
 
 
 class _Binary(bytes):

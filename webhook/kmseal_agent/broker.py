@@ -5,6 +5,7 @@ No proxy, no redirect, no trust store of the image, no key log (``ssl.create_def
 SSLKEYLOGFILE). It does not retry and does not look into the answer.
 """
 
+import binascii
 import http.client
 import json
 import socket
@@ -16,24 +17,37 @@ from typing import Any, Final
 from kmseal_agent import __version__
 from kmseal_agent.answer import Grant, read_answer
 from kmseal_agent.config import Config
-from kmseal_agent.errors import Retryable, Terminal
+from kmseal_agent.errors import Denied, Retryable, Terminal
 
 CONNECT_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 20.0
 """From the connection to the last byte, so that a broker that drips is given up as one that is silent."""
 LONGEST_ANSWER: Final = 8 * 1024 * 1024
 """Bytes. An answer is held three times while it is decoded, and its values lie in the pod's memory as well: more than
-this does not fit the 64 MiB of the agent's container."""
+this does not fit the 64 MiB of the agent's container. The broker keeps to it: docs/injection-protocol.md."""
 _LONGEST_REFUSAL: Final = 64 * 1024
+_BASE64: Final = str.maketrans("-_", "+/")
+"""From the alphabet of tokens to that of ``binascii``."""
 
 
 class Broker:
-    """The broker of one configuration; ``ca_text`` is the CA in PEM, for where no file is configured."""
+    """The broker of one configuration; ``ca_text`` is the CA in PEM, for where no file is configured.
 
-    def __init__(self, config: Config, ca_text: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    :param clock: monotonic seconds
+    :param now: seconds since 1970
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        ca_text: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._config: Final = config
         self._ca_text: Final = ca_text
         self._clock: Final = clock
+        self._now: Final = now
 
     def ask(self, secrets: Sequence[str], seconds: float) -> Grant:
         """A grant for all of the secrets, within ``seconds`` or the limits above, whichever ends first.
@@ -42,8 +56,9 @@ class Broker:
         """
         ends = self._clock() + max(0.001, min(seconds, REQUEST_SECONDS))
         context = self._context()
+        token = _read_token(self._config.token)
         headers = {
-            "Authorization": f"Bearer {_read_token(self._config.token)}",
+            "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
             "User-Agent": f"kmseal-agent/{__version__}",
             "Connection": "close",
@@ -63,7 +78,17 @@ class Broker:
             raise Retryable(
                 "BrokerUnreachable", f"no answer from {self._config.address.host}: {_kind(error)}"
             ) from None
-        return read_answer(status, retry_after, answer, asked=secrets)
+        try:
+            return read_answer(status, retry_after, answer, asked=secrets)
+        except Denied:
+            # After an outage of the API server the kubelet's token is out of date, which says nothing about the right.
+            # The API server lets clocks differ by a minute: what it finds expired is so by this node's clock as well.
+            if status == 401 and _has_expired(token, self._now()):
+                raise Retryable(
+                    "TokenExpired", "the ServiceAccount token has expired, and the kubelet has not renewed it yet",
+                    remedy="check that the node's kubelet reaches the API server",
+                ) from None  # fmt: skip
+            raise
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -150,6 +175,16 @@ def _read_token(path: str) -> str:
             "TokenUnreadable", "there is no ServiceAccount token yet", remedy="check the volume kmseal-token"
         )
     return token
+
+
+def _has_expired(token: str, now: float) -> bool:
+    """Whether the token says of itself that it has expired. One that says nothing is the broker's to judge alone."""
+    try:
+        claims = token.split(".")[1]
+        expires = json.loads(binascii.a2b_base64(claims.translate(_BASE64) + "=" * (-len(claims) % 4)))["exp"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return False
+    return type(expires) in {int, float} and now >= expires
 
 
 def _read_ca(path: str | None, text: str | None) -> str:

@@ -35,6 +35,7 @@ class AgentSettings:
     :param server_name: the name in the broker's certificate
     :param ca: the authorities (PEM) that the broker is trusted by; None where the cluster serves a trust bundle
     :param server_version: of the API server, as (1, 37)
+    :param oldest_kubelet: of all nodes; None where it is not known
     """
 
     image: str
@@ -42,6 +43,7 @@ class AgentSettings:
     server_name: str
     ca: str | None
     server_version: tuple[int, int]
+    oldest_kubelet: tuple[int, int] | None
     requests: Mapping[str, str] = field(default_factory=lambda: {"cpu": "10m", "memory": "24Mi"})
     limits: Mapping[str, str] = field(default_factory=lambda: {"memory": "64Mi"})
     deadline_seconds: int = 120
@@ -75,9 +77,9 @@ def _make(
     name: str, arguments: list[str], pod: Json, injection: Injection, permissions: Permissions, settings: AgentSettings
 ) -> Json:
     config = json.dumps(_config(injection, permissions, settings), separators=(",", ":"))
-    environment = [{"name": CONFIG_VARIABLE, "value": config}]
+    environment = [{"name": CONFIG_VARIABLE, "value": _literal(config)}]
     if settings.ca is not None:
-        environment.append({"name": _CA_VARIABLE, "value": settings.ca})
+        environment.append({"name": _CA_VARIABLE, "value": _literal(settings.ca)})
     return {
         "name": name,
         "image": settings.image,
@@ -101,6 +103,11 @@ def _make(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **_resources(pod, settings),
     }
+
+
+def _literal(text: str) -> str:
+    """The value of a variable that comes out as this text: Kubernetes expands $(NAME), and makes one $ of two."""
+    return text.replace("$", "$$")
 
 
 def _resources(pod: Json, settings: AgentSettings) -> Json:

@@ -123,6 +123,7 @@ def parse(annotations: Mapping[str, str]) -> Injection | None:
         raise _unknown(name, ())
     secrets = _read_secrets(ours["inject"])
     _require_known(ours, secrets)
+    _require_values_of_pod(ours)
     refresh = read_refresh(ours["refresh"], annotation_field("refresh")) if "refresh" in ours else None
     injection = Injection(
         secrets=tuple(_read_secret(name, ours) for name in secrets),
@@ -182,8 +183,16 @@ def _read_containers(ours: Mapping[str, str]) -> tuple[str, ...] | None:
     )
 
 
+def _require_values_of_pod(ours: Mapping[str, str]) -> None:
+    """Refuses what is wrong for the pod, also where each secret has its own: the next secret would not."""
+    for base, read in (("as", _read_as), ("mode", read_mode), ("path", read_directory)):
+        if base in ours:
+            read(ours[base], annotation_field(base))
+
+
 def _read_secret(name: str, ours: Mapping[str, str]) -> InjectedSecret:
-    files, env = _read_as(name, ours)
+    as_from = _own("as", name, ours)
+    files, env = _read_as(ours.get(as_from, "files"), annotation_field(as_from))
     names = None
     if text := ours.get(f"names.{name}"):
         names = read_names(text, annotation_field(f"names.{name}"), variables=env)
@@ -209,11 +218,10 @@ def _own(base: str, secret: str, ours: Mapping[str, str]) -> str:
     return f"{base}.{secret}" if f"{base}.{secret}" in ours else base
 
 
-def _read_as(name: str, ours: Mapping[str, str]) -> tuple[bool, bool]:
-    source = _own("as", name, ours)
-    text = ours.get(source, "files")
+def _read_as(text: str, field: str) -> tuple[bool, bool]:
+    """Whether files, whether variables."""
     if text not in _AS:
-        raise refused(annotation_field(source), f"{shorten(text)} is not possible", f"write one of {', '.join(_AS)}")
+        raise refused(field, f"{shorten(text)} is not possible", f"write one of {', '.join(_AS)}")
     return _AS[text]
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TextIO
 
-from kmseal_webhook.grants import Witness
 from kmseal_webhook.identity import Caller
 from kmseal_webhook.refusals import Refusal
+from kmseal_webhook.witness import Witness
 
 LOGGER: Final = "kmseal_webhook.audit"
 GRANTED: Final = "Granted"

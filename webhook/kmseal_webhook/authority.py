@@ -118,7 +118,7 @@ def read_certificates(pem: bytes, field: str) -> tuple[Certificate, ...]:
     try:
         return tuple(map(Certificate.of, x509.load_pem_x509_certificates(pem)))
     except ValueError:
-        raise Malformed("holds no certificates in PEM", field=field, remedy="see docs/injection.md") from None
+        raise Malformed("holds no certificates in PEM", field=field, remedy="see docs/operations-webhook.md") from None
 
 
 def read_pair(certificate: bytes, key: bytes, field: str) -> Pair:

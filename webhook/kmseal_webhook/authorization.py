@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from kmseal.errors import KmsealError
+from kmseal.errors import KmsealError, Unavailable
 from kmseal.kube import ENCRYPTED_SECRETS, SUBJECT_ACCESS_REVIEWS, KubeClient
 from kmseal_webhook.identity import Caller
-from kmseal_webhook.refusals import Reason, Refusal, refusal_of_api
+from kmseal_webhook.refusals import Reason, Refusal, gravest, refusal_of_api
 
 VERB: Final = "decrypt"
 
@@ -26,18 +26,16 @@ class Rights:
     async def require(self, caller: Caller, names: Sequence[str]) -> None:
         """Refuses unless the caller's ServiceAccount may decrypt every one of these, in its own namespace.
 
-        Raises Refusal: Forbidden, naming the first that it may not have; or that the API server cannot say.
+        Raises Refusal: Forbidden, naming the first that it may not have; or else that the API server cannot say.
         """
         answers = await asyncio.gather(*(self._ask(caller, name) for name in names))
-        for name, answer in zip(names, answers, strict=True):
-            if isinstance(answer, KmsealError):
-                raise refusal_of_api(answer)
-            if not answer:
-                raise Refusal(
-                    Reason.FORBIDDEN,
-                    f"the ServiceAccount {caller.namespace}/{caller.service_account} may not {VERB} the "
-                    f"EncryptedSecret {name}; bind it to a Role with the verb {VERB} on {ENCRYPTED_SECRETS.plural}",
-                )
+        refusals = [
+            refusal_of_api(answer) if isinstance(answer, KmsealError) else _forbidden(caller, name)
+            for name, answer in zip(names, answers, strict=True)
+            if answer is not True
+        ]
+        if refusals:
+            raise gravest(refusals)
 
     async def _ask(self, caller: Caller, name: str) -> bool | KmsealError:
         question = {
@@ -59,4 +57,18 @@ class Rights:
             status = await self._kube.review(SUBJECT_ACCESS_REVIEWS, question)
         except KmsealError as error:
             return error
-        return status.get("allowed") is True and status.get("denied") is not True
+        if status.get("denied") is True:
+            return False
+        if status.get("allowed") is not True and status.get("evaluationError"):
+            # Some authorizer has failed, which might have allowed it. A role that is bound and not there is none:
+            # RBAC tells that in ``reason``.
+            return Unavailable("the API server could not find out what the ServiceAccount may do")
+        return status.get("allowed") is True
+
+
+def _forbidden(caller: Caller, name: str) -> Refusal:
+    return Refusal(
+        Reason.FORBIDDEN,
+        f"the ServiceAccount {caller.namespace}/{caller.service_account} may not {VERB} the "
+        f"EncryptedSecret {name}; bind it to a Role with the verb {VERB} on {ENCRYPTED_SECRETS.plural}",
+    )

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,10 +20,11 @@ from kmseal.envelope import encode_base64
 from kmseal.kube import KubeClient
 from kmseal_webhook.audit import GRANTED, Audit, AuditEntry
 from kmseal_webhook.authorization import Rights
-from kmseal_webhook.grants import Grants, Values, require_listed
-from kmseal_webhook.identity import Identities
+from kmseal_webhook.gate import UNTIL_SENT
+from kmseal_webhook.grants import Grants, Values, as_it_is, require_listed
+from kmseal_webhook.identity import Caller, Identities
 from kmseal_webhook.limits import BrokerLimits, Limits, whole_seconds
-from kmseal_webhook.refusals import Reason, Refusal
+from kmseal_webhook.refusals import Reason, Refusal, gravest
 from kmseal_webhook.requests import read_names, read_token
 
 EXPIRES_IN_SECONDS: Final = 600
@@ -85,11 +87,30 @@ class Broker:
         entry.secrets = await read_names(request, self._body_seconds)
         entry.caller = caller = await self._identities.identify(token)
         self._limits.admit(caller)
-        with self._limits.turn(caller):
+        with ExitStack() as own:
+            # Held until the answer is taken, where the server can say when that is: values must not pile up in memory.
+            request.get(UNTIL_SENT, own).enter_context(self._limits.turn(caller))
             annotations = await self._identities.annotations(caller)
-            wanted = require_listed(annotations, entry.secrets)
+            try:
+                wanted = require_listed(annotations, entry.secrets)
+            except Refusal as refusal:
+                raise await self._look_further(refusal, caller, entry) from None
             await self._rights.require(caller, entry.secrets)
             return await self._grants.open(caller.namespace, wanted, entry.witness)
+
+    async def _look_further(self, refusal: Refusal, caller: Caller, entry: AuditEntry) -> Refusal:
+        """The refusal, or a graver one: a mistake in the annotations of a running pod must not save its files.
+
+        Nothing is given, whatever opens. But a right that is gone and a key that was shut are heard.
+        """
+        if refusal.wipe:
+            return refusal
+        try:
+            await self._rights.require(caller, entry.secrets)
+            await self._grants.open(caller.namespace, [as_it_is(name) for name in entry.secrets], entry.witness)
+        except Refusal as other:
+            return gravest([refusal, other])
+        return refusal
 
     def _record(self, entry: AuditEntry, refusal: Refusal | None, started: float) -> Refusal | None:
         """Writes the audit line; answers with the refusal, which it is also where the line cannot be written."""

@@ -6,7 +6,7 @@ rest of the process reads ``ca_pem()`` and ``serves_trust_bundle``, which say ho
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from kmseal.cluster.names import Backoff
@@ -21,17 +21,19 @@ _log = logging.getLogger(__name__)
 class Certificates:
     """The certificates of this process.
 
+    :param ports: what serves the certificate
     :param settle: how long to go on with the old certificate after the cluster was told of a new bundle
     :param pause: seconds between two looks at the source
     """
 
     def __init__(
-        self, source: Source, registration: Registration, tls: ServingTls, *, settle: timedelta, pause: float,
-        now: Callable[[], datetime], backoff: Backoff, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        self, source: Source, registration: Registration, ports: Sequence[ServingTls], *, settle: timedelta,
+        pause: float, now: Callable[[], datetime], backoff: Backoff,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._source = source
         self._registration = registration
-        self._tls = tls
+        self._ports = ports
         self._settle = settle
         self._pause = pause
         self._now = now
@@ -79,6 +81,8 @@ class Certificates:
         """One turn; answers with the seconds until the next."""
         material = await self._source.current()
         changed = await self._registration.publish(material.bundle)
+        # Another replica may have published it a moment ago: what is new to us counts as new to the cluster.
+        changed = changed or material.bundle != self._bundle
         self._bundle = material.bundle
         if material.chain == self._served:
             return self._pause
@@ -89,7 +93,8 @@ class Certificates:
         # is no hurry while the old one is good.
         if self.is_valid and self._settled_at and now < self._settled_at:
             return min(self._pause, (self._settled_at - now).total_seconds())
-        self._tls.load(material.chain, material.key)
+        for port in self._ports:
+            port.load(material.chain, material.key)
         self._served, self.expires_at = material.chain, material.expires_at
         self.loaded.set()
         _log.info("serving a certificate that expires on %s", f"{material.expires_at:%Y-%m-%d %H:%M:%S}")

@@ -24,8 +24,9 @@ from prometheus_client.registry import Collector
 
 from kmseal.cluster.names import Backoff
 from kmseal.errors import Conflict, KmsealError, Throttled
-from kmseal.kube import PODS, Page, Resource
-from kmseal_webhook.missed import UNFINISHED, MissedPod, MissedPods, read_missed
+from kmseal.kube import PODS, UNFINISHED_PODS, Page, Resource
+from kmseal_webhook.missed import MissedPod, MissedPods, read_missed
+from kmseal_webhook.reader import Reader
 from kmseal_webhook.registration import MUTATING
 
 Json = dict[str, Any]
@@ -35,12 +36,8 @@ HOLD_SECONDS: Final = 6 * 3600.0
 _log = logging.getLogger(__name__)
 
 
-class Api(Protocol):
+class Api(Reader, Protocol):
     """The part of the API client that evicting needs."""
-
-    async def get(self, resource: Resource, namespace: str | None, name: str, *, metadata: bool = False) -> Json | None:
-        """Reads one object; None where there is none."""
-        ...
 
     def pages(
         self, resource: Resource, namespace: str | None = None, *, fields: str = "", metadata: bool = False
@@ -162,7 +159,7 @@ class Evictor(Collector):
 
     async def _is_still_missed(self, pod: MissedPod) -> bool:
         """Looks once more: the API server tries for ten seconds to evict a pending pod that has another uid by now."""
-        chosen = f"metadata.name={pod.key.name},{UNFINISHED}"
+        chosen = f"metadata.name={pod.key.name},{UNFINISHED_PODS}"
         # A list of at most one, for which no right is needed beyond that of the feed.
         pages = [page async for page in self._api.pages(PODS, pod.key.namespace, fields=chosen, metadata=True)]
         found = (read_missed(pod.key, item["metadata"]) for page in pages for item in page.items)

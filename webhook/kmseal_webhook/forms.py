@@ -7,6 +7,7 @@ Called by ``annotations``, once for each annotation. Every refusal is Malformed 
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from heapq import nsmallest
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,10 @@ from kmseal.envelope import require_value_name, shorten
 from kmseal.errors import Malformed
 
 PATH_CHARS_MAX: Final = 1024
+COMPARED_CHARS_MAX: Final = 63
+"""As a name of Kubernetes has at the most where it is a label."""
+COMPARED_MAX: Final = 64
+LISTED_MAX: Final = 8
 REFRESH_MIN: Final = 30
 REFRESH_MAX: Final = 24 * 3600
 SIGNAL: Final = "signal:"
@@ -37,9 +42,23 @@ def refused(field: str, message: str, remedy: str, *, reason: str = "Annotation"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """What somebody who wrote ``name`` may have meant, as the end of a remedy; empty where nothing is like it."""
-    found = get_close_matches(name[:253], known, n=1)
+    """What somebody who wrote ``name`` may have meant, as the end of a remedy; empty where nothing is like it.
+
+    Comparing takes time by the product of the lengths, and whoever writes a pod decides both names: so only short names
+    are compared, and of many only those of about the same length.
+    """
+    if len(name) > COMPARED_CHARS_MAX:
+        return ""
+    short = (other for other in known if len(other) <= COMPARED_CHARS_MAX)
+    near = nsmallest(COMPARED_MAX, short, key=lambda other: abs(len(other) - len(name)))
+    found = get_close_matches(name, near, n=1)
     return f"; did you mean {shorten(found[0])}?" if found else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in quotes, for a message: the first of many."""
+    more = len(names) - LISTED_MAX
+    return ", ".join(map(shorten, names[:LISTED_MAX])) + (f" and {more} more" if more > 0 else "")
 
 
 def read_list(text: str, field: str, *, what: str, most: int) -> tuple[str, ...]:

@@ -1,59 +1,41 @@
 """One grant: from names that a pod may have to their values, which live in the answer and nowhere else.
 
-Called by ``broker`` once it is known who asks. First everything that needs no key is looked at, for all objects; only
-then is anything unwrapped, one KMS call for each data key. All are given or none. It keeps nothing, and whatever it
-raises names fields, never values.
+Called by ``broker`` once it is known who asks. First everything that needs no key is looked at, for all objects; then
+those that can be are opened, one KMS call for each data key, also beside one that cannot: what that one has wrong must
+not hide that the key of another was shut. All are given or none. It keeps nothing, and whatever it raises names
+fields, never values.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import Final, NamedTuple
 
-from kmseal.cluster.holdings import KeyUse
 from kmseal.cluster.opening import Opened, Opener, open_object
+from kmseal.cluster.templates import TEMPLATES_CHARACTERS_MAX
 from kmseal.errors import KmsealError, Malformed, TemplateFailed
-from kmseal.kms.provider import Context, Unwrapped
 from kmseal.kube import ENCRYPTED_SECRETS, KubeClient
-from kmseal.manifest import EncryptedSecret, Wrapping
+from kmseal.manifest import EncryptedSecret
 from kmseal.redacted import Redacted
 from kmseal.rewrapped import Rewrapped, live, read_rewrapped
-from kmseal_webhook.annotations import INJECT, InjectedSecret, annotation_field, parse
-from kmseal_webhook.refusals import Reason, Refusal, refusal_of_api, refusal_of_opening
+from kmseal_webhook.annotations import DEFAULT_PATH, INJECT, InjectedSecret, annotation_field, parse
+from kmseal_webhook.refusals import Reason, Refusal, gravest, refusal_of_api, refusal_of_opening
+from kmseal_webhook.witness import Witness, Witnessed
 
 Values = Mapping[str, Redacted]
-_T = TypeVar("_T")
+
+ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of the encoded values of one answer with their names: what the agent takes (docs/injection-protocol.md)."""
+_MEMBER_BYTES: Final = 64
+"""What JSON adds to a name or a value, amply: the whole answer stays below what the agent reads."""
 
 
-@dataclass(slots=True)
-class Witness:
-    """What a grant has asked of KMS, also if it fails in the end: for the audit."""
+class _Read(NamedTuple):
+    """An object that may be opened."""
 
-    keys: dict[KeyUse, None] = field(default_factory=dict)
-    request_ids: list[str] = field(default_factory=list)
-
-    def saw(self, request_id: str) -> None:
-        """A request that KMS has answered, or refused."""
-        if request_id:
-            self.request_ids.append(request_id)
-
-
-class Witnessed:
-    """A keyring that is watched."""
-
-    def __init__(self, keyring: Opener, witness: Witness) -> None:
-        self._keyring = keyring
-        self._witness = witness
-
-    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context, namespace: str) -> Unwrapped:
-        try:
-            unwrapped = await self._keyring.unwrap(wrappings, context, namespace)
-        except KmsealError as error:
-            self._witness.saw(error.request_id)
-            raise
-        self._witness.saw(unwrapped.request_id)
-        self._witness.keys[KeyUse(unwrapped.key_id, unwrapped.key_version_id)] = None
-        return unwrapped
+    listed: InjectedSecret
+    object: EncryptedSecret
+    rewrapped: tuple[Rewrapped, ...]
 
 
 def require_listed(annotations: Mapping[str, str], names: Sequence[str]) -> Sequence[InjectedSecret]:
@@ -73,6 +55,11 @@ def require_listed(annotations: Mapping[str, str], names: Sequence[str]) -> Sequ
         if name not in listed:
             raise Refusal(Reason.NOT_LISTED, f"the pod's annotation {INJECT} does not list {name}")
     return [listed[name] for name in names]
+
+
+def as_it_is(name: str) -> InjectedSecret:
+    """A secret of which no annotation says anything."""
+    return InjectedSecret(name, files=True, env=False, path=DEFAULT_PATH)
 
 
 class Grants:
@@ -97,14 +84,26 @@ class Grants:
 
     async def open(self, namespace: str, wanted: Sequence[InjectedSecret], witness: Witness) -> dict[str, Values]:
         """The values of all objects by name. Raises Refusal, the gravest where several fail."""
-        read = _all(await asyncio.gather(*(self._read(namespace, item) for item in wanted)))
+        outcomes = await asyncio.gather(*(self._read(namespace, item) for item in wanted))
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
+        if any(refusal.wipe for refusal in refusals):
+            raise gravest(refusals)  # Nothing that KMS could say is graver.
+        read = [outcome for outcome in outcomes if not isinstance(outcome, Refusal)]
+        if sum(len(text) for one in read for text in one.object.target.data.values()) > TEMPLATES_CHARACTERS_MAX:
+            refusals.append(_too_many_templates())
+            read = [one._replace(object=_with_templates(one.object, {})) for one in read]
         keyring = Witnessed(self._keyring, witness)
-        opened = _all(await asyncio.gather(*(self._open(*one, keyring) for one in read)))
-        return {item.name: values for item, values in zip(wanted, opened, strict=True)}
+        opened = await asyncio.gather(*(self._open(one, keyring) for one in read))
+        refusals += [one for one in opened if isinstance(one, Refusal)]
+        if refusals:
+            raise gravest(refusals)
+        granted = {
+            one.object.name: values for one, values in zip(read, opened, strict=True) if not isinstance(values, Refusal)
+        }
+        require_size(granted)
+        return granted
 
-    async def _read(
-        self, namespace: str, listed: InjectedSecret
-    ) -> tuple[InjectedSecret, EncryptedSecret, tuple[Rewrapped, ...]] | Refusal:
+    async def _read(self, namespace: str, listed: InjectedSecret) -> _Read | Refusal:
         try:
             raw = await self._kube.get(ENCRYPTED_SECRETS, namespace, listed.name)
         except KmsealError as error:
@@ -118,12 +117,11 @@ class Grants:
             return _about(listed.name, refusal_of_opening(error))
         if listed.template is not None:
             # In the place of the object's own: it is over the same values, by the same rules.
-            object_ = replace(object_, target=replace(object_.target, data={listed.file: listed.template}))
-        return listed, object_, live(object_, read_rewrapped(raw.get("status")))
+            object_ = _with_templates(object_, {listed.file: listed.template})
+        return _Read(listed, object_, live(object_, read_rewrapped(raw.get("status"))))
 
-    async def _open(
-        self, listed: InjectedSecret, object_: EncryptedSecret, rewrapped: Sequence[Rewrapped], keyring: Opener
-    ) -> Values | Refusal:
+    async def _open(self, read: _Read, keyring: Opener) -> Values | Refusal:
+        listed, object_, rewrapped = read
         opened = await open_object(object_, rewrapped, keyring, clock=self._clock, on_unwrap=self._on_unwrap)
         if isinstance(opened, Opened):
             return opened.data
@@ -132,12 +130,31 @@ class Grants:
         return _about(object_.name, refusal_of_opening(opened))
 
 
-def _all(outcomes: Sequence[_T | Refusal]) -> list[_T]:
-    """All outcomes, or raises the gravest refusal among them: the first of those in the order of the request."""
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
-    if refusals:
-        raise max(refusals, key=lambda refusal: refusal.gravity)
-    return [outcome for outcome in outcomes if not isinstance(outcome, Refusal)]
+def require_size(granted: Mapping[str, Values]) -> None:
+    """Refuses more than an agent takes, before anything is encoded. Raises Refusal: GrantTooLarge."""
+    size = sum(
+        _MEMBER_BYTES + len(name) + 4 * ((len(secret) + 2) // 3)
+        for values in granted.values()
+        for name, secret in values.items()
+    ) + sum(_MEMBER_BYTES + len(name) for name in granted)
+    if size > ANSWER_BYTES_MAX:
+        raise Refusal(
+            Reason.GRANT_TOO_LARGE,
+            f"all values together are {size} bytes in base64, and an answer holds at most {ANSWER_BYTES_MAX}; "
+            "inject fewer or smaller secrets into one pod",
+        )
+
+
+def _with_templates(object_: EncryptedSecret, templates: Mapping[str, str]) -> EncryptedSecret:
+    return replace(object_, target=replace(object_.target, data=templates))
+
+
+def _too_many_templates() -> Refusal:
+    return Refusal(
+        Reason.TEMPLATE_FAILED,
+        f"the templates of the pod and of its secrets have more than {TEMPLATES_CHARACTERS_MAX} characters together; "
+        "shorten them, or ask for fewer secrets in one pod",
+    )
 
 
 def _about(name: str, refusal: Refusal) -> Refusal:

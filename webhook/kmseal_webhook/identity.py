@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kmseal.envelope import shorten
 from kmseal.errors import KmsealError
-from kmseal.kube import PODS, TOKEN_REVIEWS, KubeClient
+from kmseal.kube import PODS, TOKEN_REVIEWS, UNFINISHED_PODS, KubeClient
 from kmseal.redacted import Redacted
 from kmseal_webhook.refusals import Reason, Refusal, refusal_of_api
 
@@ -21,7 +21,13 @@ AUDIENCE: Final = "kmseal.dev/broker"
 """For whom the tokens of the injected volume are made; those that pods hold for the API server are for another."""
 _EXTRA: Final = "authentication.kubernetes.io/"
 _ACCOUNT: Final = re.compile(r"system:serviceaccount:([a-z0-9-]{1,63}):([a-z0-9.-]{1,253})", re.ASCII)
-_RUNNING: Final = "status.phase!=Succeeded,status.phase!=Failed"
+_JUDGED: Final = re.compile(
+    r"\Ainvalid bearer token\Z|[Ss]ervice ?[Aa]ccount (token|UID|\S+ has been deleted)"
+    r'|serviceaccounts "[^"]*" not found|service account \S+ ref claim'
+    r"|[Tt]oken (issuer|audiences|has been|does not|is bound)|go-jose",
+)
+"""What the API server says of tokens that it has judged and refused (its package ``serviceaccount``). All else is a
+fault of an authenticator: a token webhook that is down, a look-up that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class Identities:
     async def identify(self, token: Redacted) -> Caller:
         """Whose token it is, by TokenReview.
 
-        Raises Refusal: BadToken unless it is valid now, for our audience, of a ServiceAccount, and bound to a pod.
+        Raises Refusal: BadToken unless it is valid now, for our audience, of a ServiceAccount, and bound to a pod;
+        ApiUnavailable where the API server could not find out.
         """
         try:
             status = await self._kube.review(TOKEN_REVIEWS, {"token": token.reveal().decode(), "audiences": [AUDIENCE]})
@@ -59,24 +66,30 @@ class Identities:
     async def annotations(self, caller: Caller) -> Mapping[str, str]:
         """The annotations of the pod that a token is bound to, of which only the metadata is read.
 
-        Raises Refusal: PodGone unless that very pod is there, is not being deleted and has not ended.
+        Raises Refusal: PodGone unless that very pod is there and has not ended; PodEnding while it is being deleted.
         """
         try:
             # A list of at most one: unlike a GET, it can ask for the phase without bringing back the whole pod. For
             # the API server it is a read of one key, and it is consistent.
-            chosen = f"metadata.name={caller.pod},{_RUNNING}"
+            chosen = f"metadata.name={caller.pod},{UNFINISHED_PODS}"
             pages = [page async for page in self._kube.pages(PODS, caller.namespace, fields=chosen, metadata=True)]
         except KmsealError as error:
             raise refusal_of_api(error) from None
         metadata: Mapping[str, Any] = next((item["metadata"] for page in pages for item in page.items), {})
-        if metadata.get("uid") != caller.pod_uid or metadata.get("deletionTimestamp"):
-            raise Refusal(Reason.POD_GONE, "the token's pod is gone, is being deleted, or has ended")
+        if metadata.get("uid") != caller.pod_uid:
+            raise Refusal(Reason.POD_GONE, "the token's pod is gone, or has ended")
+        if metadata.get("deletionTimestamp"):
+            # Its containers may still be at work for the whole of their grace period, and need their files for it.
+            raise Refusal(Reason.POD_ENDING, "the token's pod is being deleted: it keeps what it has and gets no more")
         return metadata.get("annotations") or {}
 
 
 def read_caller(status: Mapping[str, Any]) -> Caller:
     """Reads the status of a TokenReview; raises Refusal, as ``Identities.identify`` does."""
     # A server that knows nothing of audiences would leave them out and accept tokens that are for others.
+    error = status.get("error")
+    if status.get("authenticated") is not True and error and not _JUDGED.search(str(error)):
+        raise Refusal(Reason.API_UNAVAILABLE, "the API server could not find out whether the token is valid")
     if status.get("authenticated") is not True or AUDIENCE not in (status.get("audiences") or []):
         raise Refusal(
             Reason.BAD_TOKEN,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from kmseal.envelope import shorten
+from kmseal.errors import Unavailable
 from kmseal_webhook.agentspec import AgentSettings, make_agents, make_volumes
 from kmseal_webhook.annotations import (
     INJECTED,
@@ -31,11 +32,12 @@ from kmseal_webhook.podspec import (
     RESERVED,
     SECRETS_VOLUME,
     chosen,
+    judge_dns,
     require_free_names,
     require_free_path,
     require_ours,
     require_possible,
-    require_resolvable,
+    require_reasonable,
     volume_of,
 )
 
@@ -61,11 +63,13 @@ def inject(
     :param pod: as admission sends it
     :param value_names: the names of the values of each secret whose ``needs_value_names``
     :raises Malformed: with the field of the annotation or of the pod that has to be corrected
+    :raises Unavailable: where it takes more than is known of the nodes
     """
     annotations = pod["metadata"]["annotations"]
+    require_reasonable(pod)
     require_possible(pod)
     require_ours(pod)
-    require_resolvable(pod, urlsplit(settings.broker).hostname or "")
+    of_dns = tuple(judge_dns(pod, urlsplit(settings.broker).hostname or ""))
     _require_version(annotations, injection, settings)
     meant = chosen(pod, injection.containers)
     variables = _find_variables(injection, value_names)
@@ -75,7 +79,7 @@ def inject(
             if secret.files:
                 require_free_path(container, secret.path, secret.name, deciding(annotations, "path", secret.name))
     permissions = Permissions.find(pod, injection, meant)
-    warnings = (*judge_modes(pod, injection, meant, permissions), *judge_signal(pod, injection, meant))
+    warnings = (*of_dns, *judge_modes(pod, injection, meant, permissions), *judge_signal(pod, injection, meant))
 
     request = _digest(annotations, settings)
     result = copy.deepcopy(pod)
@@ -97,21 +101,42 @@ def inject(
 
 
 def _require_version(annotations: Mapping[str, str], injection: Injection, settings: AgentSettings) -> None:
-    version = ".".join(map(str, settings.server_version))
-    if settings.server_version < ENV_FILES_SINCE:
-        for secret in injection.secrets:
-            if secret.env:
-                raise refused(
-                    deciding(annotations, "as", secret.name),
-                    f"variables need Kubernetes 1.35 or newer, and this is {version}",
-                    f"take files: {PREFIX}as.{secret.name}: files",
-                )
-    if injection.refresh_seconds is not None and settings.server_version < SIDECARS_SINCE:
+    for secret in injection.secrets:
+        if not secret.env:
+            continue
+        where = deciding(annotations, "as", secret.name)
+        if older := _older(settings, ENV_FILES_SINCE):
+            raise refused(
+                where,
+                f"variables need Kubernetes 1.35 or newer, and {older}",
+                f"take files: {PREFIX}as.{secret.name}: files",
+            )
+        if settings.oldest_kubelet is None:
+            # A kubelet that does not know the field ignores it: the container would start without its variables.
+            raise Unavailable(
+                "variables need Kubernetes 1.35 or newer on every node, and the nodes' versions are not known",
+                field=where,
+                reason="NodesUnknown",
+                remedy=f"try again, or take files: {PREFIX}as.{secret.name}: files; "
+                "if it stays so, an administrator lets kmseal-webhook list nodes",
+            )
+    # Not refused where the nodes are not known: with a kubelet that is too old the pod waits, and does not go without.
+    if injection.refresh_seconds is not None and (older := _older(settings, SIDECARS_SINCE)):
         raise refused(
             annotation_field("refresh"),
-            f"a refresh needs Kubernetes 1.29 or newer, and this is {version}",
+            f"a refresh needs Kubernetes 1.29 or newer, and {older}",
             'write "off", and restart the pods when a secret changes',
         )
+
+
+def _older(settings: AgentSettings, since: tuple[int, int]) -> str:
+    """What in the cluster is older than this version, as the end of a message; empty where nothing is."""
+    if settings.server_version < since:
+        return "this is {}.{}".format(*settings.server_version)
+    oldest = settings.oldest_kubelet
+    if oldest is None or oldest >= since:
+        return ""
+    return "the oldest node has {}.{}".format(*oldest) if oldest[0] else "one node does not tell its version"
 
 
 def _find_variables(injection: Injection, value_names: Mapping[str, Sequence[str]]) -> dict[str, str]:

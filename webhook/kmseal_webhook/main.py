@@ -23,7 +23,14 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "KMSEAL", "help_option_names": ["-h", "--help"]})
-@click.option("--listen", default=_DEFAULTS.listen, show_default=True, help="Address of admissions and grants (TLS).")
+@click.option("--listen", default=_DEFAULTS.listen, show_default=True, help="Address for API servers (TLS).")
+@click.option("--broker-listen", default=_DEFAULTS.broker_listen, show_default=True, help="Address for agents (TLS).")
+@click.option(
+    "--admission-client-ca",
+    default=_DEFAULTS.admission_client_ca,
+    type=_FILE,
+    help="Authorities of the API servers' client certificates (PEM); without it, anybody may ask for reviews.",
+)
 @click.option("--health", default=_DEFAULTS.health, show_default=True, help="Address of health and metrics.")
 @click.option(
     "--namespace-of-service",

@@ -4,7 +4,7 @@ choice but a namespace, and never a value.
 One object per process, made by ``runtime``; what has figures of its own (``missed``, ``eviction``) registers itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -39,8 +39,9 @@ class Metrics:
             buckets=_SECONDS,
         )  # fmt: skip
         self._refused = Counter(
-            "kmseal_connections_refused", "Connections cut: too many, or too slow", ["reason"], registry=self.registry
-        )
+            "kmseal_connections_refused", "Connections cut: too many, or too slow", ["port", "reason"],
+            registry=self.registry,
+        )  # fmt: skip
         self._kms = Counter(
             "kmseal_kms_requests", "Requests to KMS", ["operation", "result", "key"], registry=self.registry
         )
@@ -52,7 +53,7 @@ class Metrics:
             "kmseal_api_writes", "Writes to the API server", ["verb", "resource", "status"], registry=self.registry
         )
         self._ready = Gauge("kmseal_ready", "1 while requests are welcome", registry=self.registry)
-        self._connections = Gauge("kmseal_connections", "Open connections of the TLS port", registry=self.registry)
+        self._connections = Gauge("kmseal_connections", "Open connections", ["port"], registry=self.registry)
         self._expiry = Gauge(
             "kmseal_certificate_expiry_timestamp_seconds", "When the certificate that is served expires",
             registry=self.registry,
@@ -68,9 +69,9 @@ class Metrics:
         self._grants.labels(reason).inc()
         self._grant_seconds.observe(seconds)
 
-    def refused(self, reason: str) -> None:
-        """A connection was cut."""
-        self._refused.labels(reason).inc()
+    def refused(self, port: str, reason: str) -> None:
+        """A connection of this port was cut."""
+        self._refused.labels(port, reason).inc()
 
     def kms_request(self, operation: str, key_id: str, result: str, seconds: float) -> None:
         """One request went to KMS (a kmseal.kms Observer)."""
@@ -81,9 +82,11 @@ class Metrics:
         """One write went to the API server; status 0 when it did not answer."""
         self._api.labels(verb, resource, str(status)).inc()
 
-    def read_from(self, connections: Callable[[], float], expiry: Callable[[], float]) -> None:
-        """Reads these gauges when scraped; ``expiry`` is seconds since the epoch, 0 where there is no certificate."""
-        self._connections.set_function(connections)
+    def read_from(self, connections: Mapping[str, Callable[[], float]], expiry: Callable[[], float]) -> None:
+        """Reads these gauges when scraped: connections by port; ``expiry`` in seconds since the epoch, 0 where there is
+        no certificate."""
+        for port, count in connections.items():
+            self._connections.labels(port).set_function(count)
         self._expiry.set_function(expiry)
 
     def collect_from(self, collector: Collector) -> None:

@@ -1,9 +1,10 @@
 """Missed pods: those that ask for injection and carry none, because the webhook did not see them being created.
 
 How that happens: the webhook configuration was deleted, narrowed, set to ``failurePolicy: Ignore``, or is younger than
-the pod. Such pods run without their secrets until somebody makes them anew, so they are counted and told of;
-``eviction`` replaces them if asked for. A feed of metadata finds them: ``kmseal.dev/inject`` asks, and
-``kmseal.dev/injected``, which the webhook writes in the patch that injects, answers. No pod's content is read.
+the pod; or the pod's namespace is one that is never injected. Such pods run without their secrets until somebody makes
+them anew, so they are counted and told of; ``eviction`` replaces them if asked for. A feed of metadata finds them:
+``kmseal.dev/inject`` asks, and ``kmseal.dev/injected``, which the webhook writes in the patch that injects, answers. No
+pod's content is read.
 
 What is promised, and what not: every pod that was missed by accident is found, within seconds of its creation. Whoever
 may write a pod can also write the second annotation and hide it. That hides only his own pod from this report and gives
@@ -16,7 +17,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from prometheus_client.registry import Collector
 from kmseal.cluster.events import Announcer
 from kmseal.cluster.feed import Feed
 from kmseal.cluster.names import Backoff, Key
-from kmseal.kube import PODS, KubeClient
+from kmseal.kube import PODS, UNFINISHED_PODS, KubeClient
 from kmseal_webhook.annotations import INJECT, INJECTED
 
 Json = dict[str, Any]
@@ -36,9 +37,11 @@ NOTE: Final = (
     f"the annotation {INJECT} asks for secrets, but the pod was created without them: the webhook was not asked. "
     "Pods are injected only when they are created; delete this one, so that its controller makes it anew"
 )
+NOTE_OF_EXCLUDED: Final = (
+    f"the annotation {INJECT} asks for secrets, but pods of this namespace are never injected; "
+    "move the pod to another namespace, or let it take a native Secret, and remove the annotation"
+)
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
-UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
-"""Metadata does not have the phase, but the server selects by it, and takes a pod out of the watch when it ends."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,7 @@ class MissedPod:
     """One of them.
 
     ``owner`` names the controller that would make it anew, by namespace and uid, for anybody can write any uid into his
-    own pods; it is empty where there is none.
+    own pods; it is empty where there is none, and in namespaces that are never injected: a new pod would be missed too.
     """
 
     key: Key
@@ -60,7 +63,7 @@ class MissedPods(Collector):
     """Those that there are now: the sink of their feed, and the metric of their number."""
 
     def __init__(self, excluded: Collection[str]) -> None:
-        """:param excluded: namespaces whose pods are never injected"""
+        """:param excluded: namespaces whose pods are never injected: they are told of, and not to be evicted"""
         self._excluded = frozenset(excluded)
         self._pods: dict[Key, MissedPod] = {}
         # What waits to be told; never more than there are missed pods.
@@ -69,20 +72,20 @@ class MissedPods(Collector):
 
     def feed(self, kube: KubeClient, *, backoff: Backoff, clock: Callable[[], float]) -> Feed:
         """The feed that fills this."""
-        elsewhere = [f"metadata.namespace!={namespace}" for namespace in sorted(self._excluded)]
         return Feed(
-            kube, PODS, self, namespace=None, backoff=backoff, clock=clock, metadata=True,
-            fields=",".join((UNFINISHED, *elsewhere)),
-        )  # fmt: skip
+            kube, PODS, self, namespace=None, backoff=backoff, clock=clock, metadata=True, fields=UNFINISHED_PODS
+        )
 
     def observe(self, raw: Json) -> None:
         """A pod is there, new or changed."""
         metadata = raw["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
-        pod = None if key.namespace in self._excluded else read_missed(key, metadata)
+        pod = read_missed(key, metadata)
         if pod is None:
             self.vanish(key)
             return
+        if key.namespace in self._excluded:
+            pod = replace(pod, owner="")
         before = self._pods.get(key)
         self._pods[key] = pod
         if before is None or before.uid != pod.uid:
@@ -124,8 +127,9 @@ class MissedPods(Collector):
                 key = next(iter(self._untold))
                 pod = self._untold.pop(key)
                 _log.warning("a pod asks for injection and carries none", extra={"object": str(key), "reason": REASON})
+                note = NOTE_OF_EXCLUDED if key.namespace in self._excluded else NOTE
                 await announcer.tell(
-                    PODS, key, pod.uid, REASON, NOTE, warning=True, action="Inject", name=_event_name(pod)
+                    PODS, key, pod.uid, REASON, note, warning=True, action="Inject", name=_event_name(pod)
                 )
 
 

@@ -7,17 +7,19 @@ as it is. Everything that stands in the way refuses the pod, by raising: it must
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from kmseal.cluster.templates import require_possible
 from kmseal.errors import KmsealError, Malformed, Refused, TemplateFailed, Unavailable
-from kmseal.kube import ENCRYPTED_SECRETS, Resource
+from kmseal.kube import ENCRYPTED_SECRETS
 from kmseal.manifest import EncryptedSecret
+from kmseal.structure import member_path
 from kmseal_webhook.admission import AdmissionRequest, Answer
 from kmseal_webhook.agentspec import AgentSettings
 from kmseal_webhook.annotations import PREFIX, Injection, annotation_field, parse
 from kmseal_webhook.injection import inject
+from kmseal_webhook.parsing import TemplateChecks
 from kmseal_webhook.patch import make_patch
+from kmseal_webhook.reader import Reader
 
 Json = dict[str, Any]
 
@@ -28,24 +30,23 @@ READ_SECONDS: Final = 3.0
 _UNTOUCHED: Final = Answer(allowed=True)
 
 
-class Reader(Protocol):
-    """The part of the API client that mutation needs."""
-
-    async def get(self, resource: Resource, namespace: str | None, name: str, *, metadata: bool = False) -> Json | None:
-        """Reads one object; None where there is none."""
-        ...
-
-
 class Mutation:
     """Injects pods; ``review`` is the Reviewer.
 
     :param settings: asked at each admission, for the authorities are renewed
-    :param patience: seconds that all reads for one pod may take
+    :param patience: seconds that all reads for one pod may take, those of its templates too
+    :param templates: reads a few at a time; None takes one of its own
     """
 
     def __init__(
-        self, reader: Reader, settings: Callable[[], AgentSettings], *, patience: float = READ_SECONDS
+        self,
+        reader: Reader,
+        settings: Callable[[], AgentSettings],
+        *,
+        patience: float = READ_SECONDS,
+        templates: TemplateChecks | None = None,
     ) -> None:
+        self._templates = templates or TemplateChecks()
         self._reader = reader
         self._settings = settings
         self._patience = patience
@@ -58,8 +59,7 @@ class Mutation:
         injection = parse((pod.get("metadata") or {}).get("annotations") or {})
         if injection is None:
             return _UNTOUCHED
-        await _require_templates(injection)
-        value_names = await self._read_value_names(request.namespace, injection)
+        value_names = await self._read(request.namespace, injection)
         injected = inject(pod, injection, value_names, self._settings())
         return Answer(
             allowed=True,
@@ -67,11 +67,17 @@ class Mutation:
             patch=make_patch(pod, injected.pod),
         )
 
-    async def _read_value_names(self, namespace: str, injection: Injection) -> dict[str, tuple[str, ...]]:
-        wanted = [secret.name for secret in injection.secrets if secret.needs_value_names]
+    async def _read(self, namespace: str, injection: Injection) -> dict[str, tuple[str, ...]]:
+        """The names of the values of each secret that needs them, once its templates are known to be possible."""
         try:
-            async with asyncio.timeout(self._patience), asyncio.TaskGroup() as group:
-                tasks = {name: group.create_task(self._read_names(namespace, name)) for name in wanted}
+            async with asyncio.timeout(self._patience):
+                await self._require_templates(injection)
+                async with asyncio.TaskGroup() as group:
+                    tasks = {
+                        secret.name: group.create_task(self._read_names(namespace, secret.name))
+                        for secret in injection.secrets
+                        if secret.needs_value_names
+                    }
         except TimeoutError:
             raise Unavailable(
                 "the API server does not answer in time",
@@ -83,6 +89,16 @@ class Mutation:
             # The others were cancelled, or say the same; each is ours, for the client has translated it.
             raise group_of_errors.exceptions[0] from None
         return {name: task.result() for name, task in tasks.items()}
+
+    async def _require_templates(self, injection: Injection) -> None:
+        """Refuses templates that no values could make render, all at once: there is one bound for a pod."""
+        templates = {secret.name: secret.template for secret in injection.secrets if secret.template is not None}
+        fields = {member_path("spec.target.data", name): annotation_field(f"template.{name}") for name in templates}
+        try:
+            await self._templates.require_possible(templates)
+        except (TemplateFailed, Unavailable) as error:
+            error.field = fields.get(error.field) or next(iter(fields.values()))
+            raise
 
     async def _read_names(self, namespace: str, name: str) -> tuple[str, ...]:
         raw = await self._reader.get(ENCRYPTED_SECRETS, namespace, name)
@@ -102,15 +118,3 @@ class Mutation:
             ) from None
         # In one order, whichever the API server sends them in: what is injected twice must be the same.
         return tuple(sorted(object_.target.data or object_.values))
-
-
-async def _require_templates(injection: Injection) -> None:
-    """Refuses templates that no values could make render."""
-    for secret in injection.secrets:
-        if secret.template is not None:
-            try:
-                # Reading a hostile template takes a second or more, in which the loop has other pods to admit.
-                await asyncio.to_thread(require_possible, {secret.file: secret.template})
-            except TemplateFailed as error:
-                error.field = annotation_field(f"template.{secret.name}")
-                raise

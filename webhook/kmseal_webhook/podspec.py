@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from kmseal.envelope import shorten
 from kmseal.errors import Malformed
-from kmseal_webhook.annotations import INJECTED, PREFIX, annotation_field
-from kmseal_webhook.forms import nearest, overlap, refused
+from kmseal_webhook.annotations import CONTAINERS_MAX, INJECTED, PREFIX, annotation_field
+from kmseal_webhook.forms import listed, nearest, overlap, refused
 
 Json = dict[str, Any]
 
@@ -22,6 +22,9 @@ TOKEN_VOLUME: Final = "kmseal-token"  # noqa: S105  # The name of a volume.
 RESERVED: Final = "kmseal-"
 """How the names of our containers and volumes begin; in a pod that is injected, no other name may."""
 CONFIG_VARIABLE: Final = "KMSEAL_CONFIG"
+
+ITEMS_MAX: Final = 10_000
+"""Mounts and variables of all containers together."""
 
 _ARGUMENTS: Final = {INIT: ["init"], REFRESH: ["refresh"]}
 _VOLUMES: Final = {SECRETS_VOLUME: "emptyDir", TOKEN_VOLUME: "projected"}
@@ -60,13 +63,13 @@ def chosen(pod: Json, names: tuple[str, ...] | None) -> list[Container]:
     everything = list(containers(pod))
     if names is None:
         return [container for container in everything if container.path.startswith("spec.containers")]
-    known = [container.name for container in everything]
+    known = {container.name: None for container in everything}
     for name in names:
         if name not in known:
             raise refused(
                 annotation_field("containers"),
                 f"{shorten(name)} is not a container of this pod",
-                f"name one of {', '.join(map(shorten, known))}{nearest(name, known)}",
+                f"name one of {listed(tuple(known))}{nearest(name, tuple(known))}",
             )
     return [container for container in everything if container.name in names]
 
@@ -87,8 +90,28 @@ def require_possible(pod: Json) -> None:
         )
 
 
-def require_resolvable(pod: Json, host: str) -> None:
-    """Refuses a pod whose DNS cannot find the broker: its first init container would fail until somebody looked."""
+def require_reasonable(pod: Json) -> None:
+    """Refuses pods with so much in them that going through it would hold up the admission of all others.
+
+    No node could run them; but whoever may create pods can send them, for admission comes before validation.
+    """
+    bodies = [body for kind in ("initContainers", "containers") for body in pod["spec"].get(kind) or ()]
+    if len(bodies) > CONTAINERS_MAX:
+        raise _too_many(f"{len(bodies)} containers", CONTAINERS_MAX)
+    items = sum(len(body.get(kind) or ()) for body in bodies for kind in ("volumeMounts", "volumeDevices", "env"))
+    if items > ITEMS_MAX:
+        raise _too_many(f"{items} mounts and variables", ITEMS_MAX)
+
+
+def _too_many(what: str, most: int) -> Malformed:
+    return refused("spec", f"has {what}; at most {most} are possible in a pod that is injected", "split the pod")
+
+
+def judge_dns(pod: Json, host: str) -> Iterator[str]:
+    """Refuses a pod whose DNS cannot find the broker, for its first init container would fail until somebody looked.
+
+    Yields a warning where that depends on what nobody here knows: the cluster's name server and its domain.
+    """
     spec = pod["spec"]
     policy = spec.get("dnsPolicy") or "ClusterFirst"
     on_host = bool(spec.get("hostNetwork"))
@@ -101,6 +124,11 @@ def require_resolvable(pod: Json, host: str) -> None:
             "spec.dnsPolicy",
             f"{policy}{where} means the node's name server, which does not know {host}",
             f"write {'ClusterFirstWithHostNet' if on_host else 'ClusterFirst'}, or remove {PREFIX}inject",
+        )
+    if policy == "None":
+        yield (
+            f"spec.dnsPolicy: None: the pod finds {host} only if spec.dnsConfig names the cluster's name server, and "
+            "the cluster's domain (cluster.local) in its searches"
         )
 
 

@@ -6,7 +6,7 @@ purpose may say it: a right or an object that was removed, a key that was shut. 
 that merely looks like a loss of right from here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ class Reason(StrEnum):
     """Why there are no values."""
 
     MALFORMED = "Malformed"
-    """The request does not have the form of docs/injection.md."""
+    """The request does not have the form of docs/injection-protocol.md."""
     METHOD_NOT_ALLOWED = "MethodNotAllowed"
     """Only POST is answered."""
     TOO_SLOW = "TooSlow"
@@ -35,7 +35,9 @@ class Reason(StrEnum):
     BAD_TOKEN = "BadToken"  # noqa: S105  # A word of the interface.
     """The token is unknown, expired, for another audience, or not bound to a pod that exists."""
     POD_GONE = "PodGone"
-    """The pod was deleted, is being deleted, has ended, or is another one of the same name."""
+    """The pod was deleted, has ended, or is another one of the same name."""
+    POD_ENDING = "PodEnding"
+    """The pod is being deleted: it starts nothing more, and keeps what it has until its containers have ended."""
     NOT_LISTED = "NotListed"
     """The pod's annotation does not list the object."""
     FORBIDDEN = "Forbidden"
@@ -56,6 +58,8 @@ class Reason(StrEnum):
     """A value does not open: altered, or under another data key."""
     TEMPLATE_FAILED = "TemplateFailed"
     """A template of the object or of the pod cannot be rendered."""
+    GRANT_TOO_LARGE = "GrantTooLarge"
+    """All values together are more than one answer may hold."""
     KMS_REFUSED = "KmsRefused"
     """KMS refuses the wrapping."""
     KMS_UNAVAILABLE = "KmsUnavailable"
@@ -96,6 +100,7 @@ _RULES: Final[Mapping[Reason, _Rule]] = {
     Reason.THROTTLED: _Rule(429, retry=True),
     Reason.BAD_TOKEN: _Rule(401, wipe=True),
     Reason.POD_GONE: _LOSS,
+    Reason.POD_ENDING: _Rule(403),
     Reason.NOT_LISTED: _LOSS,
     Reason.FORBIDDEN: _LOSS,
     Reason.NOT_FOUND: _Rule(404, wipe=True),
@@ -106,6 +111,7 @@ _RULES: Final[Mapping[Reason, _Rule]] = {
     Reason.WRONG_PLACE: _MISTAKE,
     Reason.UNAUTHENTIC: _MISTAKE,
     Reason.TEMPLATE_FAILED: _MISTAKE,
+    Reason.GRANT_TOO_LARGE: _MISTAKE,
     Reason.KMS_REFUSED: _MISTAKE,
     Reason.KMS_UNAVAILABLE: _FAULT,
     Reason.KMS_THROTTLED: _FAULT,
@@ -137,9 +143,14 @@ class Refusal(Exception):
 
     @property
     def gravity(self) -> int:
-        """Of the refusals of several objects the gravest is answered: a right that is gone must not hide behind a
-        region that is down."""
+        """Of several refusals the gravest is answered: a right that is gone must not hide behind a region that is
+        down, or behind a mistake."""
         return 2 if self.wipe else 0 if self.retry else 1
+
+
+def gravest(refusals: Sequence[Refusal]) -> Refusal:
+    """Of one or more refusals the one to answer: the first of the gravest."""
+    return max(refusals, key=lambda refusal: refusal.gravity)
 
 
 def refusal_of_api(error: KmsealError) -> Refusal:

@@ -7,10 +7,12 @@ creates a configuration: one that is not there yet is met at a later turn.
 
 import base64
 import logging
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from kmseal.cluster.names import FIELD_MANAGER
-from kmseal.errors import AccessDenied, Conflict, KmsealError
+from kmseal.errors import AccessDenied, Conflict
 from kmseal.kube import KubeClient, Resource
 
 Json = dict[str, Any]
@@ -24,6 +26,8 @@ TRUST_BUNDLES: Final = Resource("certificates.k8s.io", "v1", "clustertrustbundle
 SIGNER: Final = "kmseal.dev/broker"
 TRUST_BUNDLE: Final = "kmseal.dev:broker:ca"
 """The API demands the signer's name, with a colon for its slash, at the beginning."""
+_AGAIN_SECONDS: Final = 300.0
+"""Between two questions for trust bundles that could not be kept: clusters are upgraded, and rights are given."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,13 +36,19 @@ class Registration:
 
     :param configuration: the name of both webhook configurations
     :param patches_configurations: False where somebody else (cert-manager) sees to ``caBundle``
+    :param clock: monotonic seconds
     """
 
-    def __init__(self, kube: KubeClient, configuration: str, *, patches_configurations: bool) -> None:
+    def __init__(
+        self, kube: KubeClient, configuration: str, *, patches_configurations: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._kube = kube
         self._configuration = configuration
         self._patches_configurations = patches_configurations
-        self._wants_trust_bundle: bool | None = None
+        self._clock = clock
+        self._without_until: float | None = None
+        self._said = ""
         self._missing: set[str] = set()
         self.serves_trust_bundle = False
         """Whether pods can be given the bundle as a projected ClusterTrustBundle."""
@@ -75,9 +85,10 @@ class Registration:
         return True
 
     async def _apply_trust_bundle(self, bundle: str) -> bool:
-        if self._wants_trust_bundle is None:
-            self._wants_trust_bundle = await self._kube.serves(TRUST_BUNDLES)
-        if not self._wants_trust_bundle:
+        if self._without_until is not None and self._clock() < self._without_until:
+            return False
+        if not self.serves_trust_bundle and not await self._kube.serves(TRUST_BUNDLES):
+            self._go_without("the API server serves none")
             return False
         try:
             raw = await self._kube.get(TRUST_BUNDLES, None, TRUST_BUNDLE)
@@ -94,7 +105,7 @@ class Registration:
         except (AccessDenied, Conflict) as error:
             if self.serves_trust_bundle or isinstance(error, Conflict):
                 raise  # Pods rely on it, or it will pass: not a thing to go on without.
-            self._go_without(error)
+            self._go_without(str(error))
             return False
         self.serves_trust_bundle = True
         _log.info("the ClusterTrustBundle is up to date", extra={"object": TRUST_BUNDLE})
@@ -108,6 +119,8 @@ class Registration:
                 extra={"object": self._configuration},
             )  # fmt: skip
 
-    def _go_without(self, error: KmsealError) -> None:
-        self._wants_trust_bundle = False
-        _log.warning("pods get the CA as a variable, for the ClusterTrustBundle may not be kept: %s", error)
+    def _go_without(self, why: str) -> None:
+        self._without_until = self._clock() + _AGAIN_SECONDS
+        if why != self._said:
+            self._said = why
+            _log.warning("pods get the CA as a variable, for there can be no ClusterTrustBundle: %s", why)

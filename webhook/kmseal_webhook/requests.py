@@ -1,9 +1,9 @@
 """Reads the broker's requests: the smallest thing that can be asked, and nothing beside it.
 
 Called by ``broker`` before anything is asked of anybody. First what the head says, which costs nothing; then the body,
-within a size and a time. What is not exactly of the form of docs/injection.md is refused: there are no optional
-members, no second bearer, no compressed bodies (which grow), no duplicate names (of which two readers may take
-different ones).
+within a size and a time. What is not exactly of the form of docs/injection-protocol.md is refused: there are no
+optional members, no second bearer, no compressed bodies (which grow), no duplicate names (of which two readers may
+take different ones).
 """
 
 import asyncio

@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from kmseal.cluster.connections import Connections
@@ -39,11 +40,12 @@ from kmseal_webhook.metrics import Metrics
 from kmseal_webhook.missed import MissedPods
 from kmseal_webhook.mounted import MountedSource
 from kmseal_webhook.mutation import Mutation
+from kmseal_webhook.nodes import OldestKubelet
 from kmseal_webhook.own import OwnSource
 from kmseal_webhook.registration import Registration
 from kmseal_webhook.server import TlsServer
-from kmseal_webhook.settings import WebhookSettings, read_resources
-from kmseal_webhook.tls import ServingTls
+from kmseal_webhook.settings import BROKER_SERVICE_PORT, WebhookSettings, read_resources
+from kmseal_webhook.tls import ServingTls, read_client_ca
 from kmseal_webhook.tlssecret import TlsSecret
 from kmseal_webhook.trial import Trial
 from kmseal_webhook.validation import Validation
@@ -56,6 +58,9 @@ _API_SECONDS: Final = 4.0
 _CREDENTIALS_SECONDS: Final = 300.0
 _VERSION_SECONDS: Final = 300.0
 _UNKNOWN: Final = (0, 0)
+_ADMISSION: Final = "admission"
+_BROKER: Final = "broker"
+_PORTS: Final = (_ADMISSION, _BROKER)
 _log = logging.getLogger(__name__)
 
 
@@ -68,19 +73,24 @@ class Webhook:
         self._environment = environment
         self._stopping = asyncio.Event()
         self._connecting: Connecting | None = None
-        self._server: TlsServer | None = None
+        self._servers: dict[str, TlsServer] = {}
         self._certificates: Certificates | None = None
         self.metrics = Metrics()
         self.keys = Keys(Mode(settings.keys), Listeners(_ignore, _ignore, self._on_entry))
         self.health_port = 0
         """Where health and metrics are served, once running."""
         self.port = 0
-        """The TLS port, once running."""
+        """The port for API servers, once running."""
+        self.broker_port = 0
+        """The port for agents, once running."""
         self.ready = asyncio.Event()
         self._server_version = _UNKNOWN
+        self._kubelets: OldestKubelet | None = None
         self._agent_requests = read_resources(settings.agent_requests, "--agent-requests")
         self._agent_limits = read_resources(settings.agent_limits, "--agent-limits")
-        self.metrics.read_from(self._count_connections, self._expiry)
+        client_ca = settings.admission_client_ca
+        self._client_ca = read_client_ca(client_ca, "--admission-client-ca") if client_ca else None
+        self.metrics.read_from({name: partial(self._count_connections, name) for name in _PORTS}, self._expiry)
 
     def stop(self) -> None:
         """Begins the graceful end."""
@@ -100,8 +110,8 @@ class Webhook:
             missed = MissedPods({*NEVER_INJECTED, self._settings.namespace_of_service})
             found = [missed.feed(kube, **_pacing())] if self._settings.missed != "off" else []
             health = Health(
-                [*rules, *found], self.metrics.render, clock=time.monotonic, silence=self._settings.silence,
-                is_serving=self._is_serving,
+                rules, self.metrics.render, clock=time.monotonic, silence=self._settings.silence,
+                is_serving=self._is_serving, reporting=found,
             )  # fmt: skip
             runner = await health.start(self._settings.health, "--health")
             stack.push_async_callback(runner.cleanup)
@@ -110,9 +120,10 @@ class Webhook:
             stop = asyncio.create_task(self._stopping.wait())
             try:
                 await asyncio.wait({main, stop}, return_when=asyncio.FIRST_COMPLETED)
-                if not main.done() and self._server:
-                    _log.info("ending: no new connections in %g s", self._settings.drain_seconds)
-                    await self._server.drain(self._settings.drain_seconds)
+                if not main.done() and self._servers:
+                    seconds = self._settings.drain_seconds
+                    _log.info("ending: no new connections in %g s", seconds)
+                    await asyncio.gather(*(server.drain(seconds) for server in self._servers.values()))
             finally:
                 stop.cancel()
                 main.cancel()
@@ -124,16 +135,14 @@ class Webhook:
         self, kube: KubeClient, keyring: Keyring, rules: list[Feed], missed: MissedPods, found: list[Feed]
     ) -> None:
         settings = self._settings
-        tls = ServingTls()
-        certificates = self._certificates = self._make_certificates(kube, tls)
+        ports = {_ADMISSION: ServingTls(self._client_ca), _BROKER: ServingTls()}
+        certificates = self._certificates = self._make_certificates(kube, list(ports.values()))
         connecting = self._connecting = Connecting(
             Connections(kube, keyring, self.keys, settings.namespace_of_service), self.keys,
             backoff=Backoff(1.0, 60.0, random.random), clock=time.monotonic, again=_CREDENTIALS_SECONDS,
         )  # fmt: skip
         guarded = GuardedKeyring(keyring, self.keys, _ignore, _ignore)
-        server = TlsServer(
-            self._routes(kube, guarded, certificates), tls, settings.patience, on_refused=self.metrics.refused
-        )
+        servers = self._make_servers(kube, guarded, certificates, ports)
         async with asyncio.TaskGroup() as tasks:
             for task in (*(feed.run() for feed in (*rules, *found)), certificates.run()):
                 tasks.create_task(task)
@@ -146,21 +155,29 @@ class Webhook:
             tasks.create_task(connecting.run())
             await self._find_version(kube)
             tasks.create_task(self._follow_version(kube))
+            kubelets = self._kubelets = OldestKubelet(kube, **_pacing())
+            tasks.create_task(kubelets.run())
+            await kubelets.tried.wait()
             await certificates.loaded.wait()
             if warm:
                 await warm
-            await server.start(settings.listen)
             try:
-                self._server, self.port = server, server.port
+                await servers[_ADMISSION].start(settings.listen, "--listen")
+                await servers[_BROKER].start(settings.broker_listen, "--broker-listen")
+                self._servers = servers
+                self.port, self.broker_port = servers[_ADMISSION].port, servers[_BROKER].port
                 for task in self._watch_pods(kube, missed, found):
                     tasks.create_task(task)
                 _log.info("ready")
                 self.ready.set()
                 await asyncio.Event().wait()
             finally:
-                await server.stop()
+                for server in servers.values():
+                    await server.stop()
 
-    def _routes(self, kube: KubeClient, keyring: GuardedKeyring, certificates: Certificates) -> dict[str, Handler]:
+    def _make_servers(
+        self, kube: KubeClient, keyring: GuardedKeyring, certificates: Certificates, ports: Mapping[str, ServingTls]
+    ) -> dict[str, TlsServer]:
         observe = self.metrics.unwrap_seconds.observe
         trial = Trial(keyring, clock=time.monotonic, on_unwrap=observe) if self._settings.dry_run_unwrap else None
         broker = Broker(
@@ -175,7 +192,16 @@ class Webhook:
             f"/{name}": make_handler(reviewer, name=name, clock=time.monotonic, observer=self.metrics.admitted)
             for name, reviewer in reviewers.items()
         }
-        return routes | {"/v1/decrypt": broker.decrypt}
+        refused = self.metrics.refused
+        return {
+            _ADMISSION: TlsServer(
+                routes, ports[_ADMISSION], self._settings.patience, on_refused=partial(refused, _ADMISSION)
+            ),
+            _BROKER: TlsServer(
+                {"/v1/decrypt": broker.decrypt}, ports[_BROKER], self._settings.broker_patience,
+                on_refused=partial(refused, _BROKER),
+            ),
+        }  # fmt: skip
 
     def _agent_settings(self, certificates: Certificates) -> AgentSettings:
         """What the process knows of itself that goes into a pod."""
@@ -188,10 +214,11 @@ class Webhook:
         host = settings.names[0]
         return AgentSettings(
             image=settings.agent_image,
-            broker=f"https://{host}:443",
+            broker=f"https://{host}:{BROKER_SERVICE_PORT}",
             server_name=host,
             ca=None if certificates.serves_trust_bundle else certificates.ca_pem(),
             server_version=self._server_version,
+            oldest_kubelet=self._kubelets.version if self._kubelets else None,
             requests=self._agent_requests,
             limits=self._agent_limits,
         )
@@ -230,7 +257,7 @@ class Webhook:
             tasks.append(_once_synced(found, evictor))
         return tasks
 
-    def _make_certificates(self, kube: KubeClient, tls: ServingTls) -> Certificates:
+    def _make_certificates(self, kube: KubeClient, ports: list[ServingTls]) -> Certificates:
         settings = self._settings
         source: Source = MountedSource(settings.tls_cert, settings.tls_key, settings.tls_ca)
         if settings.certificates == "own":
@@ -241,7 +268,7 @@ class Webhook:
             kube, settings.service, patches_configurations=settings.certificates != "cert-manager"
         )
         return Certificates(
-            source, registration, tls, settle=settings.terms.settle, pause=settings.look_seconds, now=_now,
+            source, registration, ports, settle=settings.terms.settle, pause=settings.look_seconds, now=_now,
             backoff=Backoff(0.5, 15.0, random.random),
         )  # fmt: skip
 
@@ -256,21 +283,16 @@ class Webhook:
         ]
 
     def _is_serving(self) -> bool:
-        server = self._server
         is_certified = self._certificates is not None and self._certificates.is_valid
-        return (
-            server is not None
-            and server.is_listening
-            and not (server.is_draining or self._stopping.is_set())
-            and is_certified
-        )
+        is_listening = bool(self._servers) and all(server.is_listening for server in self._servers.values())
+        return is_listening and is_certified and not self._stopping.is_set()
 
     def _on_entry(self, name: str) -> None:
         if self._connecting:
             self._connecting.touch(name)
 
-    def _count_connections(self) -> float:
-        return self._server.connections if self._server else 0
+    def _count_connections(self, port: str) -> float:
+        return self._servers[port].connections if self._servers else 0
 
     def _expiry(self) -> float:
         expires_at = self._certificates.expires_at if self._certificates else None

@@ -1,20 +1,21 @@
-"""The TLS port: routes, limits, and how it ends without losing a request.
+"""A TLS port: routes, limits, and how it ends without losing a request.
 
-Started by ``runtime`` when there is a certificate and everything that answers needs is known. Ending takes three steps:
-not ready any more, so that no new connection is sent here, while whoever has one is told to close it; then no new
-connection is taken; then what is under way is answered. It decides nothing about any request.
+``runtime`` has two, so that no pod can fill the one that API servers call; it starts them when there is a certificate
+and everything that answers needs is known. Ending takes three steps: not ready any more, so that no new connection is
+sent here, while whoever has one is told to close it; then no new connection is taken; then what is under way is
+answered. It decides nothing about any request.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, cast
 
 from aiohttp import web
 
 from kmseal.errors import Misconfigured
 from kmseal_webhook.admission import REVIEW_BYTES_MAX, Handler
-from kmseal_webhook.gate import Gate, Patience
+from kmseal_webhook.gate import UNTIL_SENT, Gate, Patience
 from kmseal_webhook.tls import ServingTls
 
 _LISTENING_PART: Final = 0.5
@@ -22,7 +23,7 @@ _LISTENING_PART: Final = 0.5
 
 
 class TlsServer:
-    """The port.
+    """One port.
 
     :param routes: handlers by path, each for all methods
     :param on_refused: is told why a connection was cut, in one word, for metrics
@@ -56,8 +57,16 @@ class TlsServer:
         """Whether new connections are taken."""
         return self._listener is not None and self._listener.is_serving()
 
-    async def start(self, listen: str) -> None:
-        """Binds the address ``host:port`` and serves. Raises Misconfigured."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, the writing of its answer included."""
+        return self._idle.is_set()
+
+    async def start(self, listen: str, flag: str) -> None:
+        """Binds the address ``host:port`` and serves; without a host, all addresses of IPv4 and IPv6.
+
+        Raises Misconfigured with the flag.
+        """
         # The gate needs aiohttp's server to make protocols, and the server the gate's middleware: it finds it late.
         gate = self._gate = Gate(self._accept, self._patience, on_refused=self._on_refused)
         app = web.Application(middlewares=[gate.middleware, self._count], client_max_size=REVIEW_BYTES_MAX)
@@ -77,8 +86,8 @@ class TlsServer:
         except (OSError, ValueError, OverflowError):
             await self._runner.cleanup()
             raise Misconfigured(
-                "admissions and grants cannot be served at this address",
-                field="--listen",
+                "nothing can be served at this address",
+                field=flag,
                 remedy="give a free address as host:port",
             ) from None
         self.port = int(self._listener.sockets[0].getsockname()[1])
@@ -112,18 +121,20 @@ class TlsServer:
         self._under_way += 1
         self._idle.clear()
         try:
-            response = cast(web.StreamResponse, await handler(request))
+            with ExitStack() as until_sent:
+                request[UNTIL_SENT] = until_sent
+                response = cast(web.StreamResponse, await handler(request))
+                self._finish(response)
+                return await self._gate.send(request, response) if self._gate else response
         except web.HTTPException as error:
-            response = error
-            self._finish(response)
+            self._finish(error)
             raise
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
-        self._finish(response)
-        return response
 
     def _finish(self, response: web.StreamResponse) -> None:
-        if self.is_draining:
+        # Who asks for nothing that is served here keeps no connection, either; a review that says no is answered 200.
+        if self.is_draining or response.status >= 400:
             response.force_close()

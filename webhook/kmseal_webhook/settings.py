@@ -7,24 +7,35 @@ from pathlib import Path
 from typing import Final
 
 from kmseal.errors import Misconfigured
-from kmseal_webhook.gate import Patience
+from kmseal_webhook.gate import FOR_AGENTS, Patience
 from kmseal_webhook.limits import BrokerLimits
 from kmseal_webhook.rollover import Terms
 
 _QUANTITY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,3})?(m|k|Ki|M|Mi|G|Gi)?", re.ASCII)
 _RESOURCES: Final = ("cpu", "memory")
+BROKER_SERVICE_PORT: Final = 8444
+"""The port of the Service that agents ask; with API servers the configurations settle it (443)."""
 MOUNT: Final = Path("/var/run/kmseal-webhook/tls")
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """What ``kmseal-webhook`` can be told: a flag of the same name and a variable KMSEAL_<NAME> each, but for the last
-    four, which are for tests."""
+    five, which are for tests."""
 
-    listen: str = "0.0.0.0:8443"
-    """Address of the TLS port: /mutate, /validate, /v1/decrypt."""
+    listen: str = ":8443"
+    """Address of the port for API servers, with TLS: /mutate and /validate. Without a host, all addresses of IPv4 and
+    IPv6."""
 
-    health: str = "0.0.0.0:8081"
+    broker_listen: str = ":8444"
+    """Address of the port for agents, with TLS: /v1/decrypt. A port of its own, so that pods cannot fill that of the
+    API servers, and a NetworkPolicy can keep them away from it."""
+
+    admission_client_ca: Path | None = None
+    """Authorities of the API servers' client certificates, PEM: then nobody else may ask for reviews. Read at the
+    start."""
+
+    health: str = ":8081"
     """Address of /healthz, /readyz and /metrics, without TLS; nothing secret is served there."""
 
     namespace_of_service: str = "kmseal-system"
@@ -92,7 +103,10 @@ class WebhookSettings:
     """Seconds between two looks at certificates: a new one is served so much later at the most."""
 
     patience: Patience = field(default_factory=Patience)
-    """What a client may take of us."""
+    """What a client may take of the port for API servers."""
+
+    broker_patience: Patience = FOR_AGENTS
+    """What a client may take of the port for agents."""
 
     limits: BrokerLimits = field(default_factory=BrokerLimits)
     """How often the broker may be asked."""

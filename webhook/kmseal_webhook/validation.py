@@ -15,15 +15,16 @@ from typing import Any, Final, Protocol
 
 from kmseal.cluster.keys import Keys
 from kmseal.cluster.reasons import Reason
-from kmseal.cluster.templates import require_possible
-from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Terminal
+from kmseal.errors import AccessDenied, KeyUnusable, KmsealError, Terminal, Unavailable
 from kmseal.kms.provider import NOT_FOUND
-from kmseal.kube import ENCRYPTED_SECRETS, Resource
+from kmseal.kube import ENCRYPTED_SECRETS
 from kmseal.manifest import KIND, CreationPolicy, Delivery, EncryptedSecret
 from kmseal.rewrapped import Rewrapped, read_rewrapped
 from kmseal.structure import member_path
 from kmseal_webhook.admission import AdmissionRequest, Answer
 from kmseal_webhook.forms import VARIABLE
+from kmseal_webhook.parsing import TemplateChecks
+from kmseal_webhook.reader import Reader
 
 Json = dict[str, Any]
 
@@ -32,14 +33,6 @@ WARNING_CHARS_MAX: Final = 250
 _NAMED_MAX: Final = 3
 _RULES: Final = (Reason.KEY_NOT_REGISTERED, Reason.NAMESPACE_NOT_ALLOWED)
 _ALLOWED: Final = Answer(allowed=True)
-
-
-class Reader(Protocol):
-    """The part of the API client that finds objects of the same target."""
-
-    async def get(self, resource: Resource, namespace: str | None, name: str, *, metadata: bool = False) -> Json | None:
-        """Reads one object; None where there is none."""
-        ...
 
 
 class FaultFinder(Protocol):
@@ -55,12 +48,15 @@ class Validation:
 
     :param reader: None where other objects of the same target are not looked for
     :param trial: None where nothing is opened at admission
+    :param templates: reads a few at a time; None takes one of its own
     :param lookup_seconds: how long looking for them may take
     """
 
     def __init__(
-        self, keys: Keys, *, reader: Reader | None = None, trial: FaultFinder | None = None, lookup_seconds: float = 1.0
-    ) -> None:
+        self, keys: Keys, *, reader: Reader | None = None, trial: FaultFinder | None = None,
+        templates: TemplateChecks | None = None, lookup_seconds: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._templates = templates or TemplateChecks()
         self._keys = keys
         self._reader = reader
         self._trial = trial
@@ -72,16 +68,22 @@ class Validation:
             return _ALLOWED
         object_ = EncryptedSecret.parse(request.object, namespace=request.namespace)
         object_.require_place()
-        if object_.target.data:
-            # Reading a hostile template takes a second or more, in which the loop has pods to admit.
-            await asyncio.to_thread(require_possible, object_.target.data)
+        warnings = await self._judge_templates(object_)
         standing = _standing(request)
-        warnings = [*self._judge_keys(object_, standing), *_warn_of_variables(object_)]
+        warnings += [*self._judge_keys(object_, standing), *_warn_of_variables(object_)]
         if self._reader and _spec(request.old).get("target") != _spec(request.object).get("target"):
             warnings += await self._warn_of_namesake(self._reader, object_)
         if self._trial and _spec(request.old).get("dataKeys") != _spec(request.object).get("dataKeys"):
             warnings += await self._try(self._trial, object_, read_rewrapped(request.object.get("status")), standing)
         return Answer(allowed=True, warnings=tuple(map(_shortened, warnings)))
+
+    async def _judge_templates(self, object_: EncryptedSecret) -> list[str]:
+        """Refuses templates that no values could make render; a warning where there was no time to read them."""
+        try:
+            await self._templates.require_possible(object_.target.data)
+        except Unavailable as error:
+            return [f"spec.target.data: {error}"]
+        return []
 
     def _judge_keys(self, object_: EncryptedSecret, standing: frozenset[str]) -> Iterable[str]:
         """Refuses a data key no wrapping of which may ever be opened in the namespace as the rules are.

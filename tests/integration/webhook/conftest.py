@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +38,35 @@ class Front:
 
     def __init__(self) -> None:
         self.replicas: list[Webhook] = []
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
-        assert self._server
-        return int(self._server.sockets[0].getsockname()[1])
+        """For API servers."""
+        return int(self._servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def broker_port(self) -> int:
+        """For agents."""
+        return int(self._servers[1].sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        for find in (lambda replica: replica.port, lambda replica: replica.broker_port):
+            self._servers.append(await asyncio.start_server(partial(self._serve, find), "127.0.0.1", 0))
 
     async def stop(self) -> None:
-        assert self._server
-        self._server.close()
+        for server in self._servers:
+            server.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0.05)  # In which the transports are closed.
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, find: Callable[[Webhook], int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task
         self._tasks.add(task)
@@ -66,7 +75,7 @@ class Front:
             ready = [replica for replica in self.replicas if await is_ready(replica)]
             if not ready:
                 return
-            theirs, sink = await asyncio.open_connection("127.0.0.1", secrets.choice(ready).port)
+            theirs, sink = await asyncio.open_connection("127.0.0.1", find(secrets.choice(ready)))
             writers.append(sink)
             await asyncio.gather(_pump(reader, sink), _pump(theirs, writer))
         except OSError:
@@ -109,6 +118,7 @@ class Site:
         self.kubeconfig = kubeconfig
         self._stack = stack
         self.front = Front()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self.namespace = ""
         self.environment = {"HOME": "/nonexistent", "KUBECONFIG": str(kubeconfig)}
 
@@ -138,28 +148,31 @@ class Site:
     async def begin(self, **settings: Any) -> Webhook:
         """Starts a replica and does not wait."""
         options = {
-            "listen": "127.0.0.1:0", "health": "127.0.0.1:0", "agent_image": "agent:1", "missed": "off",
-            "look_seconds": 0.2, "drain_seconds": 2.0, "terms": QUICK, "kubeconfig": str(self.kubeconfig),
+            "listen": "127.0.0.1:0", "broker_listen": "127.0.0.1:0", "health": "127.0.0.1:0", "agent_image": "agent:1",
+            "missed": "off", "look_seconds": 0.2, "drain_seconds": 2.0, "terms": QUICK,
+            "kubeconfig": str(self.kubeconfig),
         }  # fmt: skip
         webhook = Webhook(
             WebhookSettings(**{**options, **settings}), KmsSettings.from_environment(self.environment), self.environment
         )
-        task = asyncio.create_task(webhook.run())
+        self._tasks[id(webhook)] = asyncio.create_task(webhook.run())
         self.front.replicas.append(webhook)
-        self._stack.push_async_callback(self._end, webhook, task)
+        self._stack.push_async_callback(self.kill, webhook)
         return webhook
 
-    async def _end(self, webhook: Webhook, task: asyncio.Task[None]) -> None:
+    async def kill(self, webhook: Webhook) -> None:
+        """Ends a replica at once, with all that it has under way."""
         if webhook in self.front.replicas:
             self.front.replicas.remove(webhook)
+        task = self._tasks[id(webhook)]
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
     async def drain(self, webhook: Webhook) -> None:
-        """Ends a replica as SIGTERM does, and waits until its port is closed."""
+        """Ends a replica as SIGTERM does, and waits until its ports are closed."""
         webhook.stop()
-        await self.until(lambda: not webhook._server.is_listening)  # type: ignore[union-attr]
+        await self.until(lambda: not any(server.is_listening for server in webhook._servers.values()))
 
     # -- the API server, as somebody else sees it
 
@@ -227,7 +240,7 @@ class Site:
         async with (
             aiohttp.ClientSession(connector=connector) as session,
             session.post(
-                f"https://127.0.0.1:{port or self.front.port}/v1/decrypt", json={"secrets": ["db"]},
+                f"https://127.0.0.1:{port or self.front.broker_port}/v1/decrypt", json={"secrets": ["db"]},
                 server_hostname=NAME,
             ) as answer,
         ):  # fmt: skip

@@ -120,7 +120,7 @@ async def test_replicas_that_start_at_once_end_with_one_authority(site: Any, att
     assert await site.ca_bundle() == bundle
     for replica in replicas:
         assert replica._certificates.ca_pem().encode() == bundle
-        assert await site.ask_broker(bundle, replica.port) == 401
+        assert await site.ask_broker(bundle, replica.broker_port) == 401
 
 
 async def test_replicas_that_renew_at_once_end_with_one_authority(site: Any) -> None:
@@ -196,7 +196,7 @@ async def test_a_secret_that_is_not_right_is_put_right(
     site.front.replicas.clear()
     await site.change_secret(damage)
     late = await site.start()
-    assert await site.ask_broker(await site.ca_bundle(), late.port) == 401
+    assert await site.ask_broker(await site.ca_bundle(), late.broker_port) == 401
 
 
 async def verifies(data: dict[str, bytes]) -> bool:

@@ -259,15 +259,16 @@ async def test_pods_that_went_while_nobody_watched_are_missed_no_more(setting: S
         await setting.request("DELETE", setting.path("goes"))
 
 
-async def test_namespaces_that_are_never_injected_are_left_out(setting: Setting) -> None:
-    """By the server already, so that the pods of kube-system cost nothing."""
+async def test_namespaces_that_are_never_injected_are_watched_too(setting: Setting) -> None:
+    """A pod that asks there starts without its secrets, and nobody evicts it for that."""
     missed = MissedPods({setting.namespace})
-    await setting.create("app")
+    await setting.create("app", owned=True)
     feed = missed.feed(setting.kube, backoff=Backoff(0.1, 1.0, random.random), clock=time.monotonic)
     task = asyncio.create_task(feed.run())
     await feed.synced.wait()
     task.cancel()
-    assert setting.key("app") not in missed.present()
+    assert [pod.owner for pod in missed.pods() if pod.key == setting.key("app")] == [""]
+    await setting.request("DELETE", setting.path("app"))  # Other tests' replicas would evict it.
 
 
 async def test_a_missed_pod_of_a_controller_is_evicted(setting: Setting) -> None:

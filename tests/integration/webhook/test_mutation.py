@@ -40,10 +40,11 @@ DEADLINE = 30.0
 WEBHOOKS = Path(__file__).parents[3] / "webhook" / "webhooks.yaml"
 SETTINGS = AgentSettings(
     image="registry.example/kmseal-agent:1",
-    broker="https://kmseal-webhook.kmseal-system.svc:443",
+    broker="https://kmseal-webhook.kmseal-system.svc:8444",
     server_name="kmseal-webhook.kmseal-system.svc",
     ca="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     server_version=(1, 37),
+    oldest_kubelet=(1, 37),
 )
 RESTRICTED: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_CONTEXT: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}

@@ -24,9 +24,9 @@ async def test_an_annotated_pod_is_injected_by_way_of_the_patched_bundle(site: A
 
 
 async def test_a_pod_without_the_annotation_causes_no_call(site: Any) -> None:
-    """Nor does one with another annotation under our prefix, nor one of an excluded namespace. It starts without us."""
+    """Nor does one that has only what we write ourselves, nor one of an excluded namespace. It starts without us."""
     webhook = await site.start()
-    for annotations in (None, {"other.dev/inject": "db"}, {"kmseal.dev/as": "files"}):
+    for annotations in (None, {"other.dev/inject": "db"}, {"kmseal.dev/injected": "0" * 16}):
         assert (await site.create_pod(annotations)).status == 201
     ours, site.namespace = site.namespace, "kube-system"
     assert (await site.create_pod(INJECT)).status == 201
@@ -79,7 +79,7 @@ async def test_readiness_ends_at_once_and_listening_later(site: Any) -> None:
     bundle = await site.ca_bundle()
     webhook.stop()
     await site.until(lambda: not_ready(webhook), 1.0)
-    assert await site.ask_broker(bundle, webhook.port) == 401
+    assert await site.ask_broker(bundle, webhook.broker_port) == 401
 
 
 async def not_ready(webhook: Any) -> bool:

@@ -34,12 +34,14 @@ class Program:
         self._folder = folder
         self._site = site
         self.process: asyncio.subprocess.Process
-        self.port, self.health = (20000 - 5000 + secrets.randbelow(5000) * 2 + offset for offset in (0, 1))
+        first = 15000 + secrets.randbelow(3000) * 3
+        self.port, self.broker_port, self.health = first, first + 1, first + 2
 
     async def start(self, *flags: str, **variables: str) -> None:
         with (self._folder / "out").open("wb") as out, (self._folder / "err").open("wb") as err:
             self.process = await asyncio.create_subprocess_exec(
-                PROGRAM, "--listen", f"127.0.0.1:{self.port}", "--health", f"127.0.0.1:{self.health}",
+                PROGRAM, "--listen", f"127.0.0.1:{self.port}", "--broker-listen",
+                f"127.0.0.1:{self.broker_port}", "--health", f"127.0.0.1:{self.health}",
                 "--drain-seconds", "2", "--kubeconfig", str(self._site.kubeconfig), "--agent-image", "agent:1", *flags,
                 env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **variables}, stdout=out, stderr=err,
             )  # fmt: skip
@@ -105,6 +107,8 @@ async def test_a_mistake_in_its_configuration_ends_it_with_6(site: Any, program:
     """It names the flag, in one line of JSON, and does not hang."""
     for flags, field in (
         (("--listen", "nonsense"), "--listen"),
+        (("--broker-listen", "nonsense"), "--broker-listen"),
+        (("--admission-client-ca", "/nonexistent"), "--admission-client-ca"),
         (("--health", "127.0.0.1:123456"), "--health"),
         (("--kubeconfig", "/nonexistent"), "kubeconfig"),
     ):
@@ -139,13 +143,13 @@ async def test_a_pod_is_given_its_values_by_its_key_s_own_connection(site: Any, 
         await site.until(program.shows("/readyz", 200), 60)
         await site.send("POST", f"{path}/namespaces/{site.namespace}/encryptedsecrets", manifest)
         token = await grant(site, "app", "db")
-        status, answer = await ask(site, program.port, token)
+        status, answer = await ask(site, program.broker_port, token)
         assert (status, answer["secrets"]) == (200, {"db": {"values": {"a": base64.b64encode(b"canary").decode()}}})
         patch = {"status": {"state": "Disabled", "keyId": key}}
         await site.send("PATCH", f"{path}/kmskeys/{name}/status", patch, content_type="application/merge-patch+json")
 
         async def is_shut() -> bool:
-            status, answer = await ask(site, program.port, token)
+            status, answer = await ask(site, program.broker_port, token)
             return status == 403 and answer["reason"] == "KeyUnusable"
 
         await site.until(is_shut)

@@ -1,5 +1,7 @@
 """One request to a real HTTPS server: whom the agent trusts, what it sends, and every fault on the way."""
 
+import base64
+import json
 import socket
 import ssl
 import time
@@ -10,7 +12,7 @@ import pytest
 
 from kmseal_agent import broker as broker_module
 from kmseal_agent.broker import LONGEST_ANSWER, Broker
-from kmseal_agent.errors import AgentError, Retryable, Terminal
+from kmseal_agent.errors import AgentError, Denied, Retryable, Terminal
 
 GRANT = {"db": {"password": b"secret"}}
 
@@ -225,3 +227,57 @@ def test_no_ca(pod: Any, content: str | None) -> None:
         pod.ca.write_text(content)
     error = fault(pod)
     assert (error.reason, isinstance(error, Retryable)) == ("CaUnreadable", True)
+
+
+def jwt(**claims: object) -> str:
+    """A token with these claims, as the kubelet puts it into the volume."""
+    middle = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{middle}.c2ln"
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("claims", "wipes"),
+    [
+        ({"exp": NOW + 1}, True),
+        ({"exp": NOW}, False),
+        ({"exp": NOW - 3600, "sub": "\xff\xfe>>>???"}, False),
+        ({"sub": "no end"}, True),
+        ({"exp": "soon"}, True),
+    ],
+    ids=["valid", "just expired", "long expired", "no end", "odd end"],
+)
+def test_a_refused_token_wipes_only_while_it_says_that_it_is_valid(
+    pod: Any, acting: Any, claims: dict[str, object], wipes: bool
+) -> None:
+    """After an outage of the API server all tokens are out of date at once: that takes no right away."""
+    pod.token.write_text(jwt(**claims))
+    acting.play(acting.refuse(401, "BadToken", wipe=True))
+    with pytest.raises(AgentError) as caught:
+        Broker(pod.config, None, now=lambda: NOW).ask(["db"], 5)
+    error = caught.value
+    assert (error.reason, isinstance(error, Denied) and error.wipe) == (
+        ("BadToken", True) if wipes else ("TokenExpired", False)
+    )
+    assert isinstance(error, Retryable) is not wipes
+
+
+def test_another_refusal_wipes_whatever_the_token_says(pod: Any, acting: Any) -> None:
+    """The broker has accepted the token then: what it says of the right counts."""
+    pod.token.write_text(jwt(exp=NOW - 3600))
+    acting.play(acting.refuse(403, "Forbidden", wipe=True))
+    with pytest.raises(Denied) as caught:
+        Broker(pod.config, None, now=lambda: NOW).ask(["db"], 5)
+    assert caught.value.wipe
+
+
+@pytest.mark.parametrize("token", ["opaque", "a.b.c", "e30.W10.c2ln", "e30." + "W" * 60_000 + ".x"])
+def test_a_token_without_claims_is_the_brokers_to_judge(pod: Any, acting: Any, token: str) -> None:
+    """Nothing in it says that it has merely expired."""
+    pod.token.write_text(token)
+    acting.play(acting.refuse(401, "BadToken", wipe=True))
+    with pytest.raises(Denied) as caught:
+        Broker(pod.config, None, now=lambda: NOW).ask(["db"], 5)
+    assert caught.value.wipe

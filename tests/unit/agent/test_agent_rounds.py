@@ -1,5 +1,6 @@
 """The rounds of a refresh, with a broker and a time that the tests move: what stays, what goes, and when."""
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from kmseal_agent import files, rounds
 from kmseal_agent.answer import Grant
+from kmseal_agent.broker import Broker
 from kmseal_agent.errors import AgentError, Denied, Retryable, Terminal
 from kmseal_agent.log import Log
 from kmseal_agent.rounds import fetch, keep_fresh
@@ -224,3 +226,29 @@ def test_nobody_reads_the_log() -> None:
         raise BrokenPipeError
 
     Log(broken).info("anything")
+
+
+def test_the_api_server_was_away_past_the_tokens_end(bench: Bench, acting: Any) -> None:
+    """The files of a running pod stay until the kubelet has a new token; a token that is valid and refused wipes."""
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": 1_800_000_000}).encode()).rstrip(b"=").decode()
+    bench.pod.token.write_text(f"e30.{claims}.c2ln")
+    bench.fetch(grant(b"old"))
+    acting.play(
+        *[acting.refuse(401, "BadToken", wipe=True)] * 3,
+        acting.grant({"db": NEW}),
+        acting.refuse(401, "BadToken", wipe=True),
+    )
+    clock = iter([1_800_000_060.0] * 3 + [1_799_999_999.0])
+    real = Broker(bench.pod.config, None, now=lambda: next(clock))
+    seen: list[Any] = []
+
+    class Looking:
+        def ask(self, secrets: Sequence[str], seconds: float) -> Grant:
+            seen.append(bench.pod.values())
+            if len(seen) > 5:
+                raise Ended
+            return real.ask(secrets, 5)
+
+    with pytest.raises(Ended):
+        keep_fresh(bench.pod.config, 300, Looking(), bench.log, bench.time.surroundings)
+    assert seen == [OLD, OLD, OLD, OLD, NEW, NOTHING]

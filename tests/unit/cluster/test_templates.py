@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmseal.cluster.templates import render, require_possible
+from kmseal.cluster.templates import TEMPLATES_CHARACTERS_MAX, render, require_possible
 from kmseal.envelope import VALUES_BYTES_MAX
 from kmseal.errors import TemplateFailed
 from kmseal.redacted import Redacted
@@ -229,3 +229,24 @@ def test_a_template_that_no_values_could_render_is_known_without_any() -> None:
         with pytest.raises(TemplateFailed) as caught:
             require_possible({"good": "plain", "bad": template})
         assert caught.value.field == "spec.target.data.bad"
+
+
+def test_all_templates_together_are_bounded_before_they_are_parsed() -> None:
+    """Parsing alone takes a second for a hundred kilobytes; nothing is looked at that is longer."""
+    half = TEMPLATES_CHARACTERS_MAX // 2
+    assert set(render({"a": "x" * half, "b": "x" * half}, {})) == {"a", "b"}
+    require_possible({"a": "x" * half, "b": "x" * half})
+    for templates in ({"a": "x" * half, "b": "{{" + "x" * half}, {"a": "{{" * half + "x"}):
+        for look in (require_possible, lambda templates: render(templates, {})):
+            with pytest.raises(TemplateFailed, match="65536") as caught:
+                look(templates)
+            assert caught.value.field == "spec.target.data"
+            assert caught.value.remedy
+
+
+def test_compiling_is_work_as_well() -> None:
+    """Many templates that each pass are refused when all their parts together would take too long to compile."""
+    pieces = "{%if 1%}{%endif%}" * 400
+    assert len(render(dict.fromkeys("abc", pieces), {})) == 3
+    with pytest.raises(TemplateFailed, match="too much work"):
+        render(dict.fromkeys("abcdefgh", pieces), {})

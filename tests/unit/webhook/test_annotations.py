@@ -276,3 +276,11 @@ def test_anything_is_read_or_refused(annotations: dict[str, str], inject: str) -
         assert str(outcome).isprintable()
     else:
         assert all(secret.path.startswith("/") for secret in outcome.secrets)
+
+
+@pytest.mark.parametrize(("name", "own"), [("mode", "0440"), ("path", "/x"), ("as", "both")])
+def test_what_is_wrong_for_the_pod_is_refused_although_each_secret_has_its_own(name: str, own: str) -> None:
+    """It would be the value of the next secret that is added."""
+    error = refusal({PREFIX + "inject": "db", PREFIX + name: "banana", f"{PREFIX}{name}.db": own})
+    assert error.field == f"metadata.annotations[kmseal.dev/{name}]"
+    assert '"banana"' in error.message

@@ -13,9 +13,9 @@ import pytest
 from kmseal.cluster.holdings import KeyUse
 from kmseal.cluster.logs import set_up_logs
 from kmseal_webhook.audit import Audit, AuditEntry
-from kmseal_webhook.grants import Witness
 from kmseal_webhook.identity import Caller
 from kmseal_webhook.refusals import Reason, Refusal
+from kmseal_webhook.witness import Witness
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 DOCUMENT = Path(__file__).parents[3] / "docs" / "audit.md"

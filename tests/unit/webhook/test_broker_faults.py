@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pytest
 from aiohttp import StreamReader, web
@@ -53,17 +54,28 @@ class Desk:
         return dict(json.loads(line))
 
 
-@pytest.fixture
-async def silent_port() -> AsyncIterator[int]:
+class Silent(NamedTuple):
     """A server that takes connections and never says a word."""
 
+    port: int
+    asked: asyncio.Event
+    """Something was sent to it."""
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[Silent]:
+    """An API server that hangs."""
+    asked = asyncio.Event()
+
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
         await reader.read()
         writer.close()
 
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     async with server:
-        yield server.sockets[0].getsockname()[1]
+        yield Silent(server.sockets[0].getsockname()[1], asked)
 
 
 @pytest.fixture
@@ -88,20 +100,20 @@ async def test_the_api_server_is_away(closed_port: int) -> None:
     assert desk.observed == ["ApiUnavailable"]
 
 
-async def test_the_api_server_hangs(silent_port: int) -> None:
+async def test_the_api_server_hangs(silent: Silent) -> None:
     """The client's own limit of time ends it."""
-    access = ClusterAccess(f"http://127.0.0.1:{silent_port}", None, Token(text="t"))
+    access = ClusterAccess(f"http://127.0.0.1:{silent.port}", None, Token(text="t"))
     async with KubeClient(access, user_agent="test", timeout=0.1) as kube:
         assert (await Desk(kube).ask()).status == 503
 
 
-async def test_a_request_that_is_cancelled_is_written_down(silent_port: int) -> None:
+async def test_a_request_that_is_cancelled_is_written_down(silent: Silent) -> None:
     """As when the process ends: KMS may have been asked by then."""
-    access = ClusterAccess(f"http://127.0.0.1:{silent_port}", None, Token(text="t"))
+    access = ClusterAccess(f"http://127.0.0.1:{silent.port}", None, Token(text="t"))
     async with KubeClient(access, user_agent="test") as kube:
         desk = Desk(kube)
         task = asyncio.create_task(desk.ask())
-        await asyncio.sleep(0.05)
+        await silent.asked.wait()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -1,28 +1,14 @@
-"""What a pod lists, and what a grant leaves behind in its witness."""
+"""What a pod lists, and how much one answer may hold."""
 
-from collections.abc import Sequence
+import json
 
 import pytest
 
-from kmseal.cluster.holdings import KeyUse
-from kmseal.errors import KeyUnusable
-from kmseal.kms.provider import Context, Unwrapped
-from kmseal.manifest import Wrapping
 from kmseal.redacted import Redacted
-from kmseal_webhook.grants import Witness, Witnessed, require_listed
+from kmseal_agent.broker import LONGEST_ANSWER
+from kmseal_webhook.broker import EXPIRES_IN_SECONDS
+from kmseal_webhook.grants import ANSWER_BYTES_MAX, Values, require_listed, require_size
 from kmseal_webhook.refusals import Reason, Refusal
-
-
-class Keyring:
-    """Opens, or refuses, as told."""
-
-    def __init__(self, outcome: Unwrapped | KeyUnusable) -> None:
-        self.outcome = outcome
-
-    async def unwrap(self, wrappings: Sequence[Wrapping], context: Context, namespace: str) -> Unwrapped:
-        if isinstance(self.outcome, KeyUnusable):
-            raise self.outcome
-        return self.outcome
 
 
 def test_what_is_listed_comes_in_the_order_of_the_request() -> None:
@@ -51,20 +37,31 @@ def test_what_is_not_listed_is_refused(annotations: dict[str, str], reason: Reas
     assert caught.value.reason is reason
 
 
-async def test_a_witness_sees_what_opened() -> None:
-    """Each version once, each request always."""
-    witness = Witness()
-    keyring = Witnessed(Keyring(Unwrapped(Redacted(b"k" * 32), "local:dev", "v1", "r1")), witness)
-    for _ in range(2):
-        await keyring.unwrap((), {}, "prod")
-    assert list(witness.keys) == [KeyUse("local:dev", "v1")]
-    assert witness.request_ids == ["r1", "r1"]
+def answer_bytes(granted: dict[str, Values]) -> int:
+    """As long as the broker's answer is, with the longest base64 that the values can have."""
+    secrets = {
+        name: {"values": {value: "x" * (4 * ((len(secret) + 2) // 3)) for value, secret in values.items()}}
+        for name, values in granted.items()
+    }
+    return len(json.dumps({"expiresInSeconds": EXPIRES_IN_SECONDS, "secrets": secrets}))
 
 
-async def test_a_witness_sees_what_was_refused() -> None:
-    """A request that KMS has refused is in its trail as well; one that was never sent has no id."""
-    witness = Witness()
-    for request_id in ("r1", ""):
-        with pytest.raises(KeyUnusable):
-            await Witnessed(Keyring(KeyUnusable("x", request_id=request_id)), witness).unwrap((), {}, "prod")
-    assert (witness.keys, witness.request_ids) == ({}, ["r1"])
+@pytest.mark.parametrize("value_bytes", [0, 1, 100, 100_000])
+def test_what_is_granted_is_what_an_agent_takes(value_bytes: int) -> None:
+    """However small or large the values are: the last size that is granted fits, with its names and all of its JSON."""
+    assert ANSWER_BYTES_MAX == LONGEST_ANSWER
+    values = {f"{number:0>50}": Redacted(b"x" * value_bytes) for number in range(90_000 if value_bytes < 1000 else 70)}
+    names = list(values)
+    low, high = 0, len(names)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            require_size({"db": {name: values[name] for name in names[:middle]}})
+            low = middle
+        except Refusal:
+            high = middle
+    with pytest.raises(Refusal) as caught:
+        require_size({"db": {name: values[name] for name in names[: low + 1]}})
+    assert (caught.value.reason, caught.value.status, caught.value.wipe) == (Reason.GRANT_TOO_LARGE, 409, False)
+    granted: dict[str, Values] = {"db": {name: values[name] for name in names[:low]}}
+    assert answer_bytes(granted) <= LONGEST_ANSWER

@@ -64,3 +64,47 @@ def test_anything_less_is_a_bad_token(status: Json) -> None:
     with pytest.raises(Refusal) as caught:
         read_caller(status)
     assert (caught.value.reason, caught.value.status, caught.value.wipe) == (Reason.BAD_TOKEN, 401, True)
+
+
+REFUSED = {"authenticated": False, "user": {}}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "",
+        "invalid bearer token",
+        "[invalid bearer token, service account token has expired]",
+        "[invalid bearer token, service account token has been invalidated]",
+        "[invalid bearer token, service account prod/app has been deleted]",
+        '[invalid bearer token, serviceaccounts "app" not found]',
+        "[invalid bearer token, service account UID (a) does not match claim (b)]",
+        "[invalid bearer token, pod UID (a) does not match service account pod ref claim (b)]",
+        '[invalid bearer token, token audiences ["vault"] is invalid for the target audiences ["kmseal.dev/broker"]]',
+        "[invalid bearer token, go-jose/go-jose: error in cryptographic primitive]",
+        '[invalid bearer token, service account token has expired, Post "https://idp/": dial tcp: i/o timeout]',
+    ],
+)
+def test_a_token_that_was_judged_is_bad(error: str) -> None:
+    """What the API server says of tokens that it has looked at, whoever else could not."""
+    with pytest.raises(Refusal) as caught:
+        read_caller({**REFUSED, "error": error})
+    assert (caught.value.reason, caught.value.wipe) == (Reason.BAD_TOKEN, True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        'Post "https://idp/": dial tcp: i/o timeout',
+        '[invalid bearer token, Post "https://idp/token": context deadline exceeded]',
+        "[invalid bearer token, etcdserver: request timed out]",
+        '[invalid bearer token, Get "https://127.0.0.1:6443/api/v1/namespaces/prod/serviceaccounts/app": EOF]',
+    ],
+)
+def test_a_fault_of_an_authenticator_takes_nothing_away(error: str) -> None:
+    """Nobody has judged the token: it is to be tried again, and the fault's text is not passed on."""
+    with pytest.raises(Refusal) as caught:
+        read_caller({**REFUSED, "error": error})
+    refusal = caught.value
+    assert (refusal.reason, refusal.status, refusal.retry, refusal.wipe) == (Reason.API_UNAVAILABLE, 503, True, False)
+    assert "idp" not in refusal.message

@@ -22,7 +22,7 @@ from kmseal.errors import (
     Unavailable,
     WrongBinding,
 )
-from kmseal_webhook.refusals import Reason, Refusal, refusal_of_api, refusal_of_opening
+from kmseal_webhook.refusals import Reason, Refusal, gravest, refusal_of_api, refusal_of_opening
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "audit.md"
 
@@ -89,6 +89,14 @@ def test_the_gravest_comes_first() -> None:
     by_gravity = sorted(Reason, key=lambda reason: Refusal(reason, "").gravity)
     order = [(Refusal(reason, "").wipe, Refusal(reason, "").retry) for reason in by_gravity]
     assert order == sorted(order, key=lambda pair: (pair[0], not pair[1]))
+
+
+def test_the_first_of_the_gravest_is_answered() -> None:
+    """In the order of the request, so that the same request gets the same answer."""
+    refusals = [Refusal(reason, "") for reason in (Reason.KMS_UNAVAILABLE, Reason.INVALID, Reason.WRONG_PLACE)]
+    assert gravest(refusals) is refusals[1]
+    refusals.append(Refusal(Reason.KEY_UNUSABLE, ""))
+    assert gravest(refusals) is refusals[3]
 
 
 def test_a_refusal_never_both_wipes_and_asks_to_retry() -> None:

@@ -58,7 +58,7 @@ class Bench:
         self.is_away = False
         self.slept: list[float] = []
         self.certificates = Certificates(
-            self, self.cluster, self.tls, settle=SETTLE, pause=30.0, now=lambda: self.now,
+            self, self.cluster, [self.tls], settle=SETTLE, pause=30.0, now=lambda: self.now,
             backoff=Backoff(1.0, 8.0, lambda: 1.0), sleep=self.sleep,
         )  # fmt: skip
 
@@ -110,6 +110,32 @@ async def test_an_unknown_authority_is_served_only_when_it_has_settled() -> None
     bench.now += timedelta(seconds=1)
     await bench.certificates.renew()
     assert bench.served == bench.material.chain
+
+
+async def test_a_bundle_that_another_replica_has_published_settles_as_well() -> None:
+    """The one that comes second writes nothing, and still waits until API servers and kubelets have heard of it."""
+    one, two = Bench(), Bench()
+    two.cluster, two.material = one.cluster, one.material
+    two.certificates = Certificates(
+        two,
+        one.cluster,
+        [two.tls],
+        settle=SETTLE,
+        pause=30.0,
+        now=lambda: two.now,
+        backoff=Backoff(1.0, 8.0, lambda: 1.0),
+    )
+    for bench in (one, two):
+        await bench.certificates.renew()
+    first = one.material
+    one.material = two.material = material()
+    for bench in (one, two):
+        await bench.certificates.renew()
+        assert bench.served == first.chain
+    for bench in (one, two):
+        bench.now += SETTLE
+        await bench.certificates.renew()
+        assert bench.served == one.material.chain
 
 
 async def test_an_expired_certificate_waits_for_nothing() -> None:

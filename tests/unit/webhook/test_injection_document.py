@@ -15,7 +15,9 @@ from kmseal_webhook.injection import Injected, inject
 
 Json = dict[str, Any]
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "injection.md").read_text()
-SETTINGS = AgentSettings("agent:1", "https://kmseal-webhook.kmseal-system.svc:443", "kmseal-webhook", None, (1, 37))
+SETTINGS = AgentSettings(
+    "agent:1", "https://kmseal-webhook.kmseal-system.svc:8444", "kmseal-webhook", None, (1, 37), (1, 37)
+)
 
 
 def pods(node: Any) -> Iterator[Json]:

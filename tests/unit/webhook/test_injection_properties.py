@@ -19,7 +19,12 @@ from kmseal_webhook.podspec import INIT, REFRESH, SECRETS_VOLUME, TOKEN_VOLUME, 
 
 Json = dict[str, Any]
 SETTINGS = AgentSettings(
-    image="agent:1", broker="https://broker.example:443", server_name="broker.example", ca=None, server_version=(1, 37)
+    image="agent:1",
+    broker="https://broker.example:443",
+    server_name="broker.example",
+    ca=None,
+    server_version=(1, 37),
+    oldest_kubelet=(1, 37),
 )
 NAMES = {"db": ("password", "user"), "cache": ("url",)}
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from kmseal.cluster.events import Announcer
 from kmseal.cluster.names import Key
 from kmseal.kube import Resource
-from kmseal_webhook.missed import MissedPod, MissedPods, read_missed
+from kmseal_webhook.missed import NOTE, NOTE_OF_EXCLUDED, MissedPod, MissedPods, read_missed
 
 Json = dict[str, Any]
 DIGEST = "0123456789abcdef"
@@ -75,11 +75,12 @@ def test_a_pod_that_nobody_makes_anew_has_no_owner(references: list[Json]) -> No
     assert missed.owner == ""
 
 
-def test_namespaces_that_are_never_injected_do_not_count() -> None:
-    """kube-system and our own."""
+def test_pods_in_namespaces_that_are_never_injected_are_missed_and_not_to_be_evicted() -> None:
+    """They start without their secrets, which somebody must be told; a new pod would be missed as well."""
     missed = MissedPods({"kube-system"})
-    missed.observe(pod(namespace="kube-system"))
-    assert not missed.pods()
+    missed.observe(pod(namespace="kube-system", ownerReferences=owned_by("ReplicaSet")))
+    missed.observe(pod(ownerReferences=owned_by("ReplicaSet")))
+    assert {item.key.namespace: item.owner for item in missed.pods()} == {"kube-system": "", "prod": "prod/o1"}
 
 
 def test_pods_leave_when_they_go_end_or_are_injected_after_all() -> None:
@@ -113,12 +114,14 @@ class Written(Announcer):
 
     def __init__(self) -> None:
         self.events: list[tuple[Key, str, str]] = []
+        self.notes: dict[Key, str] = {}
 
     async def tell(
         self, resource: Resource, key: Key, uid: str, reason: str, note: str, *, warning: bool, action: str = "",
         name: str = "",
     ) -> None:  # fmt: skip
         self.events.append((key, uid, name))
+        self.notes[key] = note
 
 
 async def test_each_pod_is_told_of_once() -> None:
@@ -139,6 +142,20 @@ async def test_each_pod_is_told_of_once() -> None:
     names = [name for *_, name in announcer.events]
     assert len(set(names)) == 2
     assert all(name.startswith("app.missed-") for name in names)
+
+
+async def test_what_is_told_of_a_pod_in_a_namespace_that_is_never_injected() -> None:
+    """Not to delete it, which would not help."""
+    missed, announcer = MissedPods({"kube-system"}), Written()
+    for namespace in ("kube-system", "prod"):
+        missed.observe(pod(namespace=namespace))
+    task = asyncio.create_task(missed.announce(announcer))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert announcer.notes == {Key("kube-system", "app"): NOTE_OF_EXCLUDED, Key("prod", "app"): NOTE}
 
 
 @pytest.mark.parametrize("name", ["a" * 253, "a" * 199 + "-" * 20 + "a", "a" * 199 + ".b"])

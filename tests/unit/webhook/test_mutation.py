@@ -2,12 +2,15 @@
 
 import asyncio
 import copy
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jsonpatch
 import pytest
 
+from kmseal.cluster.templates import TEMPLATES_CHARACTERS_MAX
 from kmseal.envelope import Place, Scope, encode_base64, encrypt_value, new_data_key_id
 from kmseal.errors import KmsealError, Malformed, Refused, TemplateFailed, Unavailable
 from kmseal.kube import Resource
@@ -17,10 +20,16 @@ from kmseal_webhook.admission import AdmissionRequest, Answer
 from kmseal_webhook.agentspec import AgentSettings
 from kmseal_webhook.annotations import PREFIX
 from kmseal_webhook.mutation import WARNING_CHARS_MAX, Mutation
+from kmseal_webhook.parsing import TemplateChecks
 
 Json = dict[str, Any]
 SETTINGS = AgentSettings(
-    image="agent:1", broker="https://broker.example:443", server_name="broker.example", ca=None, server_version=(1, 37)
+    image="agent:1",
+    broker="https://broker.example:443",
+    server_name="broker.example",
+    ca=None,
+    server_version=(1, 37),
+    oldest_kubelet=(1, 37),
 )
 
 
@@ -168,6 +177,50 @@ async def test_a_template_that_cannot_be(template: str) -> None:
     assert caught.value.field == "metadata.annotations[kmseal.dev/template.db]"
 
 
+async def test_the_templates_of_a_pod_are_read_as_one() -> None:
+    """So that what bounds the templates of one object bounds those of one pod."""
+    read: list[Mapping[str, str]] = []
+    subject = Mutation(Shelf(), lambda: SETTINGS, templates=TemplateChecks(check=read.append))
+    await subject.review(request({"inject": "db,cache,tls", "template.db": "a", "template.cache": "b"}))
+    assert read == [{"db": "a", "cache": "b"}]
+
+
+async def test_the_templates_of_a_pod_are_bounded_together() -> None:
+    """Several that are each as long as one may be are not."""
+    half = "x" * (TEMPLATES_CHARACTERS_MAX // 2)
+    assert (await reviewed(Shelf(), request({"inject": "db,cache", "template.db": half, "template.cache": half}))).patch
+    with pytest.raises(TemplateFailed) as caught:
+        await reviewed(Shelf(), request({"inject": "db,cache", "template.db": half, "template.cache": half + "x"}))
+    assert caught.value.field == "metadata.annotations[kmseal.dev/template.db]"
+
+
+async def test_templates_that_nobody_has_time_to_read() -> None:
+    """The pod is refused for the moment, with the annotation: it is not let through unread."""
+    held = threading.Event()
+
+    def read(templates: Mapping[str, str]) -> None:
+        held.wait()
+
+    checks = TemplateChecks(seconds=0.01, check=read)
+    try:
+        with pytest.raises(Unavailable) as caught:
+            await Mutation(Shelf(), lambda: SETTINGS, templates=checks).review(
+                request({"inject": "db", "template.db": "x"})
+            )
+    finally:
+        held.set()
+    assert caught.value.field == "metadata.annotations[kmseal.dev/template.db]"
+
+
+async def test_nodes_of_which_nothing_is_known() -> None:
+    """Variables wait until something is, for an older kubelet would leave them out; files do not."""
+    subject = Mutation(Shelf(db=sealed("db", "user")), lambda: replace(SETTINGS, oldest_kubelet=None))
+    assert (await subject.review(request({"inject": "db", "refresh": "5m"}))).patch
+    with pytest.raises(Unavailable) as caught:
+        await subject.review(request({"inject": "db", "as": "both"}))
+    assert caught.value.field == "metadata.annotations[kmseal.dev/as]"
+
+
 async def test_warnings_are_handed_on() -> None:
     """What is doubtful is said to the user, no longer than the API server passes on."""
     answer = await reviewed(Shelf(), request({"inject": "db", "mode": "0400"}))
@@ -178,7 +231,7 @@ async def test_warnings_are_handed_on() -> None:
 
 async def test_the_settings_of_the_moment() -> None:
     """The authorities are asked for at each admission, for they are renewed."""
-    settings = [SETTINGS, AgentSettings("agent:2", "https://b.example:443", "b.example", "PEM", (1, 37))]
+    settings = [SETTINGS, AgentSettings("agent:2", "https://b.example:443", "b.example", "PEM", (1, 37), (1, 37))]
     subject = Mutation(Shelf(), lambda: settings.pop(0))
     first, second = [(await subject.review(request({"inject": "db"}))).patch for _ in range(2)]
     assert "agent:1" in str(first)

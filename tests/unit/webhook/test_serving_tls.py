@@ -1,7 +1,11 @@
 """The certificate of the port, exchanged while connections are open."""
 
+import resource
+import signal
 import ssl
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -106,4 +110,26 @@ def test_a_certificate_that_cannot_be_used_leaves_the_one_before() -> None:
     with pytest.raises(Misconfigured) as caught:
         tls.load(other.certificate.pem, good.key)
     assert "PRIVATE" not in str(caught.value)
+    assert Handshake(tls, authority).ask() == b"answer"
+
+
+def test_a_full_or_missing_tmp_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is an error of ours, which is tried again: a renewal must not end the process."""
+    tls, authority = ServingTls(), make_authority(NOW, DAY)
+    serve(tls, issue(authority, [NAME], NOW, DAY))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(Misconfigured) as caught:
+        serve(tls, issue(authority, [NAME], NOW, DAY))
+    assert caught.value.reason == "NoTemporaryFile"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))  # No room for a file.
+        with pytest.raises(Misconfigured) as caught:
+            serve(tls, issue(authority, [NAME], NOW, DAY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert caught.value.reason == "NoTemporaryFile"
     assert Handshake(tls, authority).ask() == b"answer"

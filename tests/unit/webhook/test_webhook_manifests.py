@@ -15,7 +15,7 @@ from kmseal_webhook.settings import WebhookSettings, read_resources
 
 FOLDER = Path(__file__).parents[3] / "webhook"
 DEFAULTS = WebhookSettings()
-FOR_TESTS = {"terms", "look_seconds", "patience", "limits"}
+FOR_TESTS = {"terms", "look_seconds", "patience", "broker_patience", "limits"}
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -45,6 +45,13 @@ def test_rights_on_single_objects_name_what_the_program_uses() -> None:
     rules = [rule for document in documents("rbac.yaml") for rule in document.get("rules", ())]
     named = {name for rule in rules for name in rule.get("resourceNames", ())}
     assert named == {DEFAULTS.service, DEFAULTS.tls_secret, TRUST_BUNDLE, SIGNER}
+
+
+def test_no_right_is_given_to_read_pods_whole() -> None:
+    """Lists and watches of metadata are enough, and need no get; evictions are made without looking."""
+    rules = [rule for document in documents("rbac.yaml") for rule in document.get("rules", ())]
+    verbs = {verb for rule in rules if "pods" in rule["resources"] for verb in rule["verbs"]}
+    assert verbs == {"list", "watch"}
 
 
 def test_every_setting_has_a_flag_of_its_name() -> None:

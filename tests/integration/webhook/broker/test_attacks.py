@@ -26,6 +26,13 @@ async def prey(desk: Any) -> Any:
     return await desk.pod()
 
 
+async def end(desk: Any, pod: Any, phase: str) -> None:
+    """What the kubelet says once all containers have ended."""
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/status"
+    answer = await desk.request("PATCH", path, {"status": {"phase": phase}}, "application/merge-patch+json")
+    assert answer.status == 200, answer.body
+
+
 # Tokens
 
 
@@ -90,12 +97,14 @@ async def test_a_pod_that_was_made_again_under_the_same_name(desk: Any, prey: An
 
 
 async def test_a_pod_that_is_being_deleted(desk: Any) -> None:
-    """Its token is valid to the last, and for a minute longer; nothing starts in it any more."""
+    """It gets nothing more; its containers keep their files for their grace period. Once it has ended, they go."""
     await desk.secret()
     await desk.allow()
     pod = await desk.pod(finalizers=["kmseal.dev/test"])
     token = await desk.token(pod)
     await desk.delete(pod)
+    await desk.denied(await desk.ask(token), 403, "PodEnding")
+    await end(desk, pod, "Succeeded")
     await desk.denied(await desk.ask(token), 403, "PodGone", wipe=True)
 
 
@@ -103,9 +112,7 @@ async def test_a_pod_that_is_being_deleted(desk: Any) -> None:
 async def test_a_pod_that_has_ended(desk: Any, prey: Any, phase: str) -> None:
     """A Job's pod stays for its logs: nobody may use its token then."""
     token = await desk.token(prey)
-    path = f"/api/v1/namespaces/{desk.namespace}/pods/{prey.name}/status"
-    answer = await desk.request("PATCH", path, {"status": {"phase": phase}}, "application/merge-patch+json")
-    assert answer.status == 200, answer.body
+    await end(desk, prey, phase)
     await desk.denied(await desk.ask(token), 403, "PodGone", wipe=True)
 
 
@@ -141,7 +148,20 @@ async def test_a_pod_without_the_annotation(desk: Any, prey: Any) -> None:
 async def test_a_pod_whose_annotations_are_wrong(desk: Any, prey: Any) -> None:
     """They are read as strictly as at admission; nothing is taken away for a mistake."""
     pod = await desk.pod("wrong", annotations={"kmseal.dev/pat": "/run"})
-    await desk.denied(await desk.ask(await desk.token(pod)), 409, "Invalid")
+    await desk.denied(await desk.ask(await desk.token(pod)), 409, "Invalid", kms=1)
+
+
+async def test_wrong_annotations_do_not_save_what_is_to_go(desk: Any, prey: Any) -> None:
+    """Whoever may patch a pod could keep its files for ever otherwise: a right that is gone, a key, an object."""
+    wrong = {"kmseal.dev/pat": "/run"}
+    pod = await desk.pod("wrong", annotations=wrong, account="nobody")
+    await desk.denied(await desk.ask(await desk.token(pod)), 403, "Forbidden", wipe=True)
+    pod = await desk.pod("wrong-as-well", annotations=wrong)
+    desk.kms.disable(desk.key)
+    await desk.denied(await desk.ask(await desk.token(pod)), 403, "KeyUnusable", kms=1, wipe=True)
+    path = f"/apis/kmseal.dev/v1alpha1/namespaces/{desk.namespace}/encryptedsecrets/db"
+    assert (await desk.request("DELETE", path)).status == 200
+    await desk.denied(await desk.ask(await desk.token(pod)), 404, "NotFound", kms=1, wipe=True)
 
 
 async def test_a_service_account_without_the_verb(desk: Any, prey: Any) -> None:

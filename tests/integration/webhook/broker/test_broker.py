@@ -392,13 +392,77 @@ async def test_an_object_that_cannot_be_opened(desk: Any, damage: str, reason: s
     assert "spec." in answer.body["message"]
 
 
-async def test_what_can_be_known_without_a_key_is_known_first(desk: Any) -> None:
-    """Nothing is unwrapped beside an object that stands in the wrong place."""
+async def test_a_mistake_does_not_hide_the_kill_switch(desk: Any) -> None:
+    """Beside an object that cannot be read, the others are opened as far as they go: a key that was shut reaches it."""
     await desk.secret("db")
     manifest = await desk.seal("cache", {"password": CANARY})
     manifest["spec"]["encryptedData"]["other"] = manifest["spec"]["encryptedData"].pop("password")
     await desk.apply(manifest)
-    await desk.denied(await granted(desk, "db", "cache"), 409, "WrongPlace")
+    answer = await granted(desk, "db", "cache")
+    await desk.denied(answer, 409, "WrongPlace", kms=1)
+    desk.kms.disable(desk.key)
+    token = await desk.token(await desk.pod("other", secrets="db, cache"))
+    for names in (["db", "cache"], ["cache", "db"]):
+        before = desk.kms.calls["Decrypt"]
+        await desk.denied(await desk.ask(token, names), 403, "KeyUnusable", kms=before + 1, wipe=True)
+
+
+async def test_what_takes_values_away_asks_no_kms(desk: Any) -> None:
+    """Beside an object that is gone nothing is unwrapped: KMS could say nothing graver."""
+    await desk.secret("db")
+    await desk.denied(await granted(desk, "db", "cache"), 404, "NotFound", wipe=True)
+
+
+async def test_a_grant_is_not_larger_than_an_agent_takes(desk: Any) -> None:
+    """What the agent would have to refuse is said by the broker, with what to do, and is no grant in the trail."""
+    names = [f"part{number}" for number in range(7)]
+    for name in names:
+        await desk.secret(name, {"file": CANARY * 54_000})
+    answer = await granted(desk, *names)
+    await desk.denied(answer, 409, "GrantTooLarge", kms=7)
+    assert "inject fewer or smaller secrets" in answer.body["message"]
+    token = await desk.token(await desk.pod("fewer", secrets=", ".join(names)))
+    assert (await desk.ask(token, names[:6])).status == 200
+
+
+async def test_all_templates_of_a_pod_are_bounded_together(desk: Any) -> None:
+    """Its own and those of its objects; a key that was shut is heard all the same."""
+    half = "x" * 33_000
+    await desk.secret("db", target={"data": {"long": half}})
+    await desk.secret("cache")
+    template = {"kmseal.dev/template.cache": half}
+    answer = await granted(desk, "db", "cache", annotations=template)
+    await desk.denied(answer, 409, "TemplateFailed", kms=2)
+    token = await desk.token(await desk.pod("other", secrets="db, cache", annotations=template))
+    assert (await desk.ask(token, ["cache"])).values("cache") == {"cache": half.encode()}
+    desk.kms.disable(desk.key)
+    before = desk.kms.calls["Decrypt"]
+    await desk.denied(await desk.ask(token, ["db", "cache"]), 403, "KeyUnusable", kms=before + 2, wipe=True)
+
+
+async def test_a_binding_to_a_role_that_is_not_there_is_no_right(desk: Any) -> None:
+    """RBAC says so in words of its own, and nothing has failed: the values go."""
+    await desk.secret()
+    pod = await desk.pod()
+    await desk.create(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{desk.namespace}/rolebindings", {
+        "metadata": {"name": "dangling"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "gone"},
+        "subjects": [{"kind": "ServiceAccount", "name": "app", "namespace": desk.namespace}],
+    })  # fmt: skip
+    spec = {
+        "user": f"system:serviceaccount:{desk.namespace}:app",
+        "resourceAttributes": {
+            "verb": "decrypt", "group": "kmseal.dev", "resource": "encryptedsecrets", "namespace": desk.namespace,
+            "name": "db",
+        },
+    }  # fmt: skip
+
+    async def seen() -> bool:
+        review = await desk.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": spec})
+        return "not found" in review["status"].get("reason", "")
+
+    await desk.until(seen)
+    await desk.denied(await desk.ask(await desk.token(pod)), 403, "Forbidden", wipe=True)
 
 
 async def test_one_that_fails_gives_none(desk: Any) -> None:
