@@ -17,23 +17,14 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from kmseal.errors import (
-    AccessDenied,
-    BadCredentials,
-    Conflict,
-    KmsealError,
-    Refused,
-    Retryable,
-    Throttled,
-    Unavailable,
-)
+from kmseal.errors import Unavailable
 from kmseal.kubeconfig import ClusterAccess
+from kmseal.kubeerrors import read_refusal
 
 _PARTIAL: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _PARTIAL_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML.
-_FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,200}", re.ASCII)
 
 Json = dict[str, Any]
 
@@ -88,12 +79,6 @@ class Change:
 
     type: str
     object: Json
-
-
-class Expired(Retryable):
-    """The server no longer has the history that a watch asked for: list again."""
-
-    default_reason = "Expired"
 
 
 class KubeClient:
@@ -212,7 +197,7 @@ class KubeClient:
                 resource.path(namespace), params=query, headers=headers, timeout=timeout
             ) as answer:
                 if answer.status != 200:
-                    raise _refusal(answer.status, await _json(answer), answer.headers)
+                    raise read_refusal(answer.status, await _json(answer), answer.headers)
                 pending = b""
                 async for chunk in answer.content.iter_any():
                     *lines, pending = (pending + chunk).split(b"\n")
@@ -368,7 +353,7 @@ class KubeClient:
                 content = await _json(answer)
                 if status < 300:
                     return content
-                raise _refusal(status, content, answer.headers)
+                raise read_refusal(status, content, answer.headers)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(
                 f"the API server cannot be reached ({type(error).__name__})",
@@ -408,53 +393,5 @@ def _change(line: bytes) -> Change:
     except (ValueError, TypeError, KeyError):
         raise Unavailable("a watch event cannot be read", reason="ApiUnavailable") from None
     if kind == "ERROR":
-        raise _refusal(int(content.get("code") or 500), content, {})
+        raise read_refusal(int(content.get("code") or 500), content, {})
     return Change(kind, content)
-
-
-def _refusal(status: int, content: Json, headers: Mapping[str, str]) -> KmsealError:
-    """The error for an answer that is not a success; takes codes, reasons and field names from it, never messages."""
-    details = content.get("details") or {}
-    causes = [cause for cause in details.get("causes") or [] if isinstance(cause, dict)]
-    fields = [str(cause.get("field", "")) for cause in causes]
-    fields = [field for field in fields if _FIELD.fullmatch(field)]
-    if status == 410:
-        return Expired("the watch's history has expired")
-    if status == 401:
-        return BadCredentials(
-            "the API server does not accept our credentials",
-            reason="ApiUnauthorized",
-            remedy="check the ServiceAccount or the kubeconfig",
-        )
-    if status == 403:
-        return AccessDenied(
-            f"the API server forbids this on {details.get('kind') or 'this resource'}",
-            reason="ApiForbidden",
-            remedy="check the caller's RBAC, and whether the namespace is being deleted or a quota is used up",
-        )
-    if status == 404:
-        return Conflict(
-            "the object, its namespace or its kind is not there",
-            reason="NotFound",
-            remedy="install the CRDs, if this persists",
-        )
-    if status == 409:
-        managers = any(cause.get("reason") == "FieldManagerConflict" for cause in causes)
-        return Conflict(
-            "somebody else has changed the object",
-            field=", ".join(fields),
-            reason="FieldConflict" if managers else "Conflict",
-        )
-    if status == 429 or (status == 500 and details.get("retryAfterSeconds")):
-        seconds = str(headers.get("Retry-After") or details.get("retryAfterSeconds") or "")
-        return Throttled(
-            "the API server asks for fewer calls", retry_after=float(seconds) if seconds.isdigit() else None
-        )
-    if status >= 500:
-        return Unavailable(f"the API server failed (HTTP {status})", reason="ApiUnavailable")
-    return Refused(
-        f"the API server refuses the object (HTTP {status})",
-        field=", ".join(fields),
-        reason="ApiRefused",
-        remedy="correct the field; kubectl apply --dry-run=server of a like Secret shows the rule",
-    )

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from kmseal.cluster.names import Backoff, Key
 from kmseal.errors import KmsealError
-from kmseal.kube import Expired, KubeClient, Resource
+from kmseal.kube import KubeClient, Resource
+from kmseal.kubeerrors import Expired
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kmseal.errors import AccessDenied, Conflict, Refused
-from kmseal.kube import SECRETS, Expired, KubeClient, Resource
+from kmseal.kube import SECRETS, KubeClient, Resource
 from kmseal.kubeconfig import load_kubeconfig
+from kmseal.kubeerrors import Expired
 from kmseal_dev.controlplane import ControlPlane
 
 
