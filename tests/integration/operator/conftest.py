@@ -347,6 +347,7 @@ async def bench(
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.sleep, 0.2)  # In which the transports of what ends before are closed.
         kms = await stack.enter_async_context(FakeKms(regions=("cn-hangzhou", "cn-beijing")))
         yield Bench(control_plane, namespace, kms, stack)
 
@@ -370,6 +371,7 @@ async def cluster(whole_control_plane: ControlPlane, monkeypatch: pytest.MonkeyP
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.sleep, 0.2)  # In which the transports of what ends before are closed.
         kms = await stack.enter_async_context(FakeKms(regions=("cn-hangzhou", "cn-beijing")))
         yield Bench(whole_control_plane, "default", kms, stack, whole=True)
     await asyncio.to_thread(_empty, whole_control_plane)
