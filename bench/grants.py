@@ -23,7 +23,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from stage import KEY, Stage, create_objects, describe_machine, in_parallel, set_up
+from stage import KEY, Measured, Stage, create_objects, describe_machine, in_parallel, set_up
 
 from kmseal.cluster.keys import Keys, Listeners, Mode
 from kmseal.cluster.opening import GuardedKeyring
@@ -75,7 +75,7 @@ async def _answer_nothing(request: web.Request) -> web.Response:
     return web.Response(body=b"{}")
 
 
-class BrokerProcess:
+class BrokerProcess(Measured):
     """The process, with what it has used of the machine."""
 
     def __init__(self, stage: Stage, authority: Authority) -> None:
@@ -89,16 +89,6 @@ class BrokerProcess:
         if self._process.stdout is None:
             raise SystemExit("the broker's output is not piped")
         self.port = int(self._process.stdout.readline())
-
-    def cpu_seconds(self) -> float:
-        """Processor time so far, user and system."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def peak_mebibytes(self) -> float:
-        """The most memory that was ever resident."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def stop(self) -> None:
         """Ends it."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kmseal.envelope import Place, Scope, encrypt_value, new_data_key_id
 from kmseal.kms.keyring import Keyring
@@ -120,7 +121,23 @@ async def in_parallel(work: Callable[[int], Awaitable[None]], count: int) -> Non
             tasks.create_task(worker())
 
 
-class OperatorProcess:
+class Measured:
+    """A process, with what it has used of the machine."""
+
+    _process: "subprocess.Popen[Any]"
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far, user and system."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_mebibytes(self) -> float:
+        """The most memory that was ever resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+class OperatorProcess(Measured):
     """kmseal-operator as a process, with what it has used of the machine."""
 
     def __init__(self, stage: Stage, *arguments: str, kms: dict[str, str] | None = None) -> None:
@@ -148,16 +165,6 @@ class OperatorProcess:
                 return str(answer.read().decode())
         except OSError:
             return ""
-
-    def cpu_seconds(self) -> float:
-        """Processor time so far, user and system."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def peak_mebibytes(self) -> float:
-        """The most memory that was ever resident."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def stop(self) -> None:
         """Ends it."""

@@ -55,10 +55,8 @@ class Keeper:
     def __init__(
         self, kube: KubeClient, keyring: Describer, connections: Connections, keys: Keys, ledger: Ledger,
         queue: KeyedQueue, *, announcer: Announcer, metrics: Metrics, pause: float, is_complete: Callable[[], bool],
-        sees_all: Callable[[], bool],
-        failed: Callable[[], frozenset[Key]],
-        on_rotation: Callable[[], None], now: Callable[[], datetime], clock: Callable[[], float],
-        chance: Callable[[], float],
+        sees_all: Callable[[], bool], failed: Callable[[], frozenset[Key]], on_rotation: Callable[[], None],
+        now: Callable[[], datetime], clock: Callable[[], float], chance: Callable[[], float],
     ) -> None:  # fmt: skip
         self._kube = kube
         self._keyring = keyring
@@ -184,7 +182,9 @@ class Keeper:
 
     async def _poll(self, entry: Entry) -> None:
         if entry.invalid:
-            entry.polled_at = self._clock()
+            # Not asked for, and looked at again like any other failure: without one, a KMSKey that was reached in a way
+            # of its own before would be due at once, for ever.
+            entry.fail(entry.invalid, self._clock())
             return
         before, heard = (entry.description, entry.former), frozenset(entry.unheard)
         try:
